@@ -90,7 +90,9 @@ def main() -> None:
     if sys.argv[1:] != ["--check"]:
         TARGET.write_text(text)
     elif text != (current := TARGET.read_text() if TARGET.exists() else ""):
-        sys.stdout.writelines(difflib.unified_diff(current.splitlines(True), text.splitlines(True), "carrier.py", "schemas"))
+        sys.stdout.writelines(
+            difflib.unified_diff(current.splitlines(True), text.splitlines(True), "carrier.py", "schemas")
+        )
         raise SystemExit("carrier.py does not follow the schemas: run `python events/carriers.py`")
 
 

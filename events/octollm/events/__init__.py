@@ -1,0 +1,1 @@
+"""The contract: envelope, schemas, streams, the log, and what every service shares."""

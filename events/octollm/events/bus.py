@@ -1,0 +1,72 @@
+"""The connection to the broker."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import nats
+import structlog
+from nats.aio.client import Client
+
+from octollm.events.config import NatsSettings
+
+_log = structlog.get_logger()
+_DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
+_waiting: WeakKeyDictionary[Client, dict[str, set[asyncio.Future[None]]]] = WeakKeyDictionary()
+
+
+async def connect(settings: NatsSettings, name: str) -> Client:
+    """A connection that never gives up reconnecting; its inboxes carry the service's name.
+
+    Raises OSError or nats.errors.Error when the broker can't be reached at first.
+    """
+    client = Client()
+    _waiting[client] = {}
+
+    async def on_error(error: Exception) -> None:
+        if denied := _DENIED.search(str(error)):
+            for future in _waiting[client].get(denied[1], ()):
+                if not future.done():
+                    future.set_result(None)
+        _log.warning("nats error", error=str(error) or type(error).__name__)
+
+    async def on_disconnect() -> None:
+        _log.warning("nats disconnected; reconnecting")
+
+    async def on_reconnect() -> None:
+        _log.info("nats reconnected")
+
+    await client.connect(
+        settings.url,
+        name=name,
+        error_cb=on_error,
+        disconnected_cb=on_disconnect,
+        reconnected_cb=on_reconnect,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction is fine
+        connect_timeout=5,
+        ping_interval=10,
+        max_outstanding_pings=2,
+        inbox_prefix=f"_INBOX_{name.replace('.', '_')}".encode(),
+    )
+    return client
+
+
+@contextlib.contextmanager
+def denials(client: Client, subject: str) -> Iterator[asyncio.Future[None]]:
+    """A future that is done when the broker refuses a publish to `subject`: the request itself would only time out."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = _waiting.setdefault(client, {}).setdefault(subject, set())
+    waiting.add(future)
+    try:
+        yield future
+    finally:
+        waiting.discard(future)
+        if not waiting:
+            _waiting[client].pop(subject, None)
+        future.cancel()
+
+
+__all__ = ["Client", "connect", "denials", "nats"]

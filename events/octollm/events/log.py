@@ -1,0 +1,242 @@
+"""The event log: append with an expectation, read a task, follow everything (events/README.md).
+
+Errors, all of them LogError:
+    Conflict        somebody appended in between, or the id is stored already: read after the expectation, decide again
+    TaskEnded       the task's last event is terminal
+    Forbidden       the broker does not let this service write this subject
+    TooLarge        the message would pass the stream's limit
+    LogFull         the stream has reached its size: nothing can be appended until an operator makes room
+    LogUnavailable  no answer within the deadline: the outcome is unknown, the same append may be repeated
+    ChainBroken     what is stored is not what was written: version or hash of a task's events don't fit
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from octollm.events import schema
+from octollm.events.bus import denials
+from octollm.events.envelope import Event, NewEvent, Position, envelope, parse_broker_time
+from octollm.events.pull import Pull
+
+STREAM = "EVENTS"
+MAX_MESSAGE_BYTES = 262_144
+"""`max_msg_size` of EVENTS: headers and body together."""
+
+_CONFLICTS = (10071, 10164)
+_STORE_FULL = (10077, 10047)
+_READ_BATCH = 256
+
+TIME_UNKNOWN = datetime.fromtimestamp(0, UTC)
+"""`stored_at` of an event as `append` returns it: the broker's ack carries no time."""
+
+
+class LogError(Exception):
+    """Base of the log's errors."""
+
+
+class Conflict(LogError):
+    """The task moved on since `expected`."""
+
+    def __init__(self, task_id: str, expected: Position, duplicate: bool) -> None:
+        what = "the same event is stored already" if duplicate else "another event was appended"
+        super().__init__(f"task {task_id}: {what} after sequence {expected.seq}")
+        self.task_id = task_id
+        self.expected = expected
+        self.duplicate = duplicate
+
+
+class TaskEnded(LogError):
+    """Nobody appends to a task that has ended."""
+
+
+class Forbidden(LogError):
+    """The broker refuses this service's publish."""
+
+
+class TooLarge(LogError):
+    """The event does not fit into a message."""
+
+
+class LogFull(LogError):
+    """The stream is at its limit."""
+
+
+class LogUnavailable(LogError):
+    """No answer from the broker within the deadline."""
+
+
+class ChainBroken(LogError):
+    """Stored events of a task don't follow one another."""
+
+
+class Log:
+    """The log as one service sees it; `source` is the service's name."""
+
+    def __init__(self, client: Client, source: str, deadline_s: float = 10.0) -> None:
+        self._client = client
+        self._source = source
+        self._deadline_s = deadline_s
+
+    async def append(self, task_id: str, new: NewEvent, expected: Position) -> Event:
+        """Appends one event right after `expected`; its `stored_at` is TIME_UNKNOWN, so no fold may depend on that.
+
+        Repeats the same publish while the outcome is unknown; a repeat of a stored one ends in Conflict.
+        """
+        if expected.terminal:
+            raise TaskEnded(f"task {task_id} has ended; {new.kind} was not appended")
+        subject = f"{new.kind}.{task_id}"
+        body = schema.encode(new.payload)
+        headers = envelope(task_id, new, expected, self._source)
+        guarded = headers | {
+            "Nats-Expected-Last-Subject-Sequence": str(expected.seq),
+            "Nats-Expected-Last-Subject-Sequence-Subject": f"*.*.{task_id}",
+        }
+        size = len(body) + sum(len(name) + len(value) + 4 for name, value in guarded.items()) + 12
+        if size > MAX_MESSAGE_BYTES:
+            raise TooLarge(f"task {task_id}: {new.kind} needs {size} bytes, {MAX_MESSAGE_BYTES} is the limit")
+        ack = await self._publish(subject, body, guarded, task_id)
+        if error := ack.get("error"):
+            if error["err_code"] in _CONFLICTS:
+                raise Conflict(task_id, expected, duplicate=False)
+            if error["err_code"] in _STORE_FULL:
+                raise LogFull(f"task {task_id}: {new.kind} was not stored: {error['description']}")
+            raise LogError(f"task {task_id}: {new.kind} was refused: {error['description']} ({error['err_code']})")
+        if ack.get("duplicate"):
+            raise Conflict(task_id, expected, duplicate=True)
+        del headers["Nats-Msg-Id"]
+        return Event.parse(subject, headers, body, ack["seq"], TIME_UNKNOWN)
+
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str], task_id: str) -> dict[str, Any]:
+        """The broker's ack; repeats what times out, raises Forbidden or LogUnavailable."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._deadline_s
+        pause = 0.02
+        with denials(self._client, subject) as denied:
+            while (left := deadline - loop.time()) > 0:
+                request: asyncio.Future[Any] = asyncio.ensure_future(
+                    self._client.request(subject, body, timeout=min(2.0, left), headers=dict(headers))
+                )
+                both: set[asyncio.Future[Any]] = {request, denied}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if denied.done():
+                    request.cancel()
+                    raise Forbidden(f"task {task_id}: {self._source} may not write {subject}")
+                try:
+                    ack: dict[str, Any] = json.loads((await request).data)
+                except (nats_errors.TimeoutError, nats_errors.NoRespondersError, nats_errors.ConnectionClosedError):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 0.5)
+                    continue
+                return ack
+        raise LogUnavailable(f"task {task_id}: no answer to {subject} within {self._deadline_s:g} s")
+
+    async def read(self, task_id: str, after: Position | None = None) -> list[Event]:
+        """A task's events in order, from the first or after a position; empty for an unknown task.
+
+        Raises ChainBroken when they don't follow one another, LogUnavailable, Undecodable.
+        """
+        previous = after or Position.START
+        first = previous.seq + 1 if after else await self._first_seq(task_id)
+        events: list[Event] = []
+        while first:
+            messages, more = await self._batch(f"*.*.{task_id}", first)
+            for message in messages:
+                event = _direct(message)
+                if event.version != previous.version + 1 or event.prev_hash != previous.hash:
+                    raise ChainBroken(
+                        f"task {task_id}: event {event.seq} says version {event.version} after {previous.version}"
+                        + ("" if event.prev_hash == previous.hash else " and names another hash than the one before")
+                    )
+                previous = event.position
+                events.append(event)
+            first = previous.seq + 1 if more and messages else 0
+        return events
+
+    async def last_seq(self) -> int:
+        """The sequence of the newest event in the log, 0 for none."""
+        message = await self._request("", {"last_by_subj": ">"})
+        return 0 if message is None else int(_headers(message)["Nats-Sequence"])
+
+    async def follow(
+        self, start_seq: int = 1, subjects: Sequence[str] = (">",), batch: int = 256
+    ) -> AsyncIterator[Event]:
+        """Every event from `start_seq` on, in order, for ever; subjects are NATS wildcards.
+
+        Survives reconnects and a lost consumer. Raises Undecodable for a message that is no event.
+        """
+        pull = Pull.ephemeral(self._client, STREAM, start_seq, [s for s in subjects if s != ">"], batch)
+        try:
+            async for message in pull:
+                yield Event.parse(message.subject, message.headers, message.data, message.seq, message.stored_at)
+        finally:
+            await pull.close()
+
+    async def _first_seq(self, task_id: str) -> int:
+        """Where a task begins: task.received, or task.rejected for one that never began; 0 for neither."""
+        for kind in ("task.received", "task.rejected"):
+            if message := await self._request(f".{kind}.{task_id}", None):
+                return int(_headers(message)["Nats-Sequence"])
+        return 0
+
+    async def _request(self, suffix: str, body: dict[str, Any] | None) -> Msg | None:
+        """One direct get; None where there is no such message."""
+        subject = f"$JS.API.DIRECT.GET.{STREAM}{suffix}"
+        payload = b"" if body is None else json.dumps(body).encode()
+        try:
+            message = await self._client.request(subject, payload, timeout=self._deadline_s)
+        except (nats_errors.TimeoutError, nats_errors.NoRespondersError) as error:
+            raise LogUnavailable(f"no answer to a direct get within {self._deadline_s:g} s") from error
+        return None if _status(message) == "404" else message
+
+    async def _batch(self, subject: str, first: int) -> tuple[list[Msg], bool]:
+        """Up to a batch of messages on `subject` from `first` on, and whether there are more."""
+        inbox = self._client.new_inbox()
+        replies = await self._client.subscribe(inbox)
+        request = {"seq": first, "next_by_subj": subject, "batch": _READ_BATCH}
+        messages: list[Msg] = []
+        try:
+            await self._client.publish(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(request).encode(), reply=inbox)
+            while True:
+                message = await replies.next_msg(timeout=self._deadline_s)
+                match _status(message):
+                    case None:
+                        messages.append(message)
+                    case "204":
+                        return messages, int(_headers(message).get("Nats-Num-Pending", "0")) > 0
+                    case "404":
+                        return messages, False
+                    case status:
+                        raise LogUnavailable(f"a direct get was refused with status {status}")
+        except nats_errors.TimeoutError as error:
+            raise LogUnavailable(f"no answer to a batched direct get within {self._deadline_s:g} s") from error
+        finally:
+            await replies.unsubscribe()
+
+
+def _headers(message: Msg) -> dict[str, str]:
+    return message.headers or {}
+
+
+def _status(message: Msg) -> str | None:
+    """The status of an answer without a message (404, 204, 408 …)."""
+    return _headers(message).get("Status")
+
+
+def _direct(message: Msg) -> Event:
+    """A stored event from a direct get's answer."""
+    headers = _headers(message)
+    kept = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("ce-")}
+    return Event.parse(
+        headers["Nats-Subject"],
+        kept,
+        message.data,
+        int(headers["Nats-Sequence"]),
+        parse_broker_time(headers["Nats-Time-Stamp"]),
+    )
