@@ -107,7 +107,7 @@ class Service:
         )
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Serves HTTP beside `work`, which should end soon after `stopping` is set; after the drain time it is cancelled.
+        """Serves HTTP beside `work`, which should end soon after `stopping` is set; else it is cancelled.
 
         An exception of `work` ends the service and is raised again.
         """
