@@ -1,0 +1,402 @@
+"""The stack: servers, streams, services, in that order; supervised while it runs; stopped in the opposite order."""
+
+import asyncio
+import importlib.metadata
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from octollm.stack import leftovers, logs, nats, postgres, probe, procfs, services, state, valkey
+from octollm.stack.errors import GaveUp, StackError
+from octollm.stack.keys import secret
+from octollm.stack.lock import DirectoryLock
+from octollm.stack.options import STACK, STREAMS, Progress, StackOptions
+from octollm.stack.ports import DEFAULTS, HOST, Ports
+from octollm.stack.program import Kind, Program, State
+from octollm.stack.services import Wiring
+from octollm.stack.state import ProcessState, StackState
+from octollm.stack.supervisor import Supervisor
+
+LEFTOVER_SECONDS = 15.0
+"""How long a new stack lets what a killed one left end by itself; Postgres may be writing a checkpoint."""
+
+HURRIED_SECONDS = 2.0
+"""What servers get even when hurried: an unclean end costs more at the next start."""
+
+
+class Stack:
+    """A local stack; an async context manager, or ``start`` and ``stop``, or ``run`` for a program that is nothing else.
+
+    Start it from the thread that runs the event loop and let that thread live: its programs die with it.
+    """
+
+    def __init__(self, options: StackOptions) -> None:
+        self.options = options
+        self.stack_id = uuid.uuid4().hex
+        self.state = State.STOPPED
+        self.data_dir = options.data_dir
+        self._caller = {**os.environ, **options.environment}
+        self._port: dict[str, int] = {}
+        self._urls: dict[str, str] = {}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._ports = Ports(options.ports)
+        self._lock: DirectoryLock | None = None
+        self._hurry = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._failure: GaveUp | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self._started_at = ""
+
+    # What it offers
+
+    @property
+    def nats_url(self) -> str:
+        """``nats://…``; raises StackError when this stack has no NATS."""
+        return self._wiring().url("nats")
+
+    @property
+    def postgres_url(self) -> str:
+        """``postgresql://…`` with the password; raises StackError when this stack has no Postgres."""
+        return self._wiring().url("postgres")
+
+    @property
+    def redis_url(self) -> str:
+        """``redis://…`` with the password; raises StackError when this stack has no Redis."""
+        return self._wiring().url("redis")
+
+    def url(self, service: str) -> str:
+        """The base URL of a service, without a slash at its end; raises StackError when this stack has no such service."""
+        return self._wiring().url(service)
+
+    def processes(self) -> list[ProcessState]:
+        """Every program of the stack as it stands."""
+        return [
+            ProcessState(
+                name=name,
+                kind=supervisor.program.kind,
+                state=supervisor.state,
+                pid=supervisor.pid,
+                started_ticks=supervisor.started,
+                port=supervisor.program.port,
+                address=supervisor.program.address,
+                restarts=supervisor.restarts,
+                log=str(supervisor.log),
+            )
+            for name, supervisor in self._supervisors.items()
+        ]
+
+    # What can be done with it
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Return when everything is ready; once only. What was started is stopped again before this raises."""
+        if self._began:
+            raise StackError("this stack was started before; make a new one")
+        if sys.platform != "linux":
+            raise StackError(
+                "the local stack needs Linux (its programs are tied to it by PDEATHSIG); use docker compose"
+            )
+        self._began = time.monotonic()
+        self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._report(STACK, State.STARTING)
+        self.state = State.STARTING
+        try:
+            commands = {row.name: services.find(row.argv, self.options.bin_dir) for row in self.options.services}
+            self._take_directory()
+            await self._outlive_the_last()
+            self._choose_ports()
+            await self._start_servers()
+            await self._start_services(commands)
+        except BaseException as error:
+            await self.stop()
+            raise _first(error) from None
+        self.state = State.READY
+        self._write()
+        self._report(STACK, State.READY)
+
+    async def stop(self, *, now: bool = False) -> None:
+        """Stop services, then servers, and verify that nothing is left. ``now`` cuts the drain short, also one under way.
+
+        Safe to call again; a second call waits for the first.
+        """
+        if now:
+            self._hurry.set()
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="stop the stack")
+        await asyncio.shield(self._stopping)
+
+    async def wait(self) -> None:
+        """Return when the stack was stopped; raises GaveUp when it stopped because a program kept dying."""
+        await self._ended.wait()
+        if self._failure:
+            raise self._failure
+
+    async def run(self) -> None:
+        """Start, run until SIGINT or SIGTERM, stop; a second signal stops at once. Raises what start or wait raise."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+
+        def interrupted() -> None:
+            if asked.is_set():
+                self._hurry.set()
+            asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupted)
+        interruption = asyncio.create_task(asked.wait())
+        starting = asyncio.create_task(self.start())
+        try:
+            await asyncio.wait({starting, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+                return
+            await starting
+            ended = asyncio.create_task(self.wait())
+            await asyncio.wait({ended, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            await self.stop()
+            await ended
+        finally:
+            interruption.cancel()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    async def restart(self, name: str) -> None:
+        """Stop a program gracefully and start it again on its port; return when it is ready."""
+        await self._supervisor(name).restart(self.options.start_seconds)
+
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a program's process, as a chaos test does; the program is restarted if it dies of it."""
+        await self._supervisor(name).kill(number)
+
+    async def ready(self, name: str, seconds: float = 30.0) -> None:
+        """Return when a program is ready (again); raises NotReady after ``seconds``."""
+        await self._supervisor(name).ready(seconds)
+
+    # How
+
+    def _supervisor(self, name: str) -> Supervisor:
+        try:
+            return self._supervisors[name]
+        except KeyError:
+            known = ", ".join(self._supervisors) or "nothing"
+            raise StackError(f"this stack runs no {name!r}; it runs {known}") from None
+
+    def _wiring(self) -> Wiring:
+        return Wiring(data_dir=self.data_dir, keys_dir=self.data_dir / "keys", urls=self._urls)
+
+    def _take_directory(self) -> None:
+        if self.options.ephemeral:
+            self.data_dir = Path(tempfile.mkdtemp(prefix="octollm-")).resolve()
+        else:
+            self.data_dir = self.options.data_dir.resolve()
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = DirectoryLock(self.data_dir)
+        (self.data_dir / "keys").mkdir(exist_ok=True, mode=0o700)
+
+    async def _outlive_the_last(self) -> None:
+        """Wait until nothing is left of an earlier stack that was killed; what it ran may be ending just now."""
+        earlier = state.read(self.data_dir)
+
+        def left() -> set[int]:
+            return (earlier.leftovers() if earlier else set()) | self._postgres_left()
+
+        await leftovers.clear(left, LEFTOVER_SECONDS)
+        state.remove(self.data_dir)
+
+    def _choose_ports(self) -> None:
+        """All of them before anything is started, so that a busy one is told at once."""
+        given = {"nats": self.options.nats_url, "postgres": self.options.postgres_url, "valkey": self.options.redis_url}
+        for name in sorted(self.options.servers):
+            if not given[name]:
+                self._port[name] = self._ports.fixed(name, DEFAULTS[name])
+        for row in self.options.services:
+            self._port[row.name] = self._ports.fixed(row.name, services.port(row, self._caller))
+
+    def _postgres_left(self) -> set[int]:
+        directory = self.data_dir / "postgres"
+        return postgres.left_running(directory) if directory.exists() else set()
+
+    async def _start_servers(self) -> None:
+        options = self.options
+        given = {"nats": options.nats_url, "postgres": options.postgres_url, "redis": options.redis_url}
+        for name, url in given.items():
+            if url:
+                self._urls[name] = url
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._nats(options.nats_url))
+            if options.postgres_url:
+                group.create_task(self._reach("postgres", probe.postgres_ready(options.postgres_url)))
+            elif "postgres" in options.servers:
+                group.create_task(self._postgres())
+            if options.redis_url:
+                group.create_task(self._reach("redis", probe.redis_ready(options.redis_url)))
+            elif "valkey" in options.servers:
+                group.create_task(self._valkey())
+
+    async def _nats(self, given: str | None) -> None:
+        options = self.options
+        if given:
+            await self._reach("nats", probe.nats_ready(given))
+        elif "nats" in options.servers:
+            began = time.monotonic()
+            program = nats.program(
+                self.data_dir / "nats",
+                port=self._port["nats"],
+                monitor=self._ports.free(),
+                fsync=options.fsync,
+                key_file=self.data_dir / "keys" / "nats.key",
+                environment=self._server_environment(),
+                binary=options.nats_server_bin,
+            )
+            await self._add(program, began)
+            self._urls["nats"] = program.address
+        if options.bootstrap and "nats" in self._urls:
+            began = time.monotonic()
+            self._report(STREAMS, State.STARTING)
+            await options.bootstrap(self._urls["nats"])
+            options.progress(Progress(STREAMS, State.READY, time.monotonic() - began))
+
+    async def _postgres(self) -> None:
+        began, port = time.monotonic(), self._port["postgres"]
+        password_file = self.data_dir / "keys" / "postgres.password"
+        program = await postgres.program(
+            self.data_dir / "postgres",
+            port=port,
+            fsync=self.options.fsync,
+            password_file=password_file,
+            log=logs.log_file(self.data_dir / "logs", "postgres"),
+            environment=self._server_environment(),
+        )
+        await self._add(program, began)
+        self._urls["postgres"] = postgres.url(port, secret(password_file))
+
+    async def _valkey(self) -> None:
+        began, port = time.monotonic(), self._port["valkey"]
+        password_file = self.data_dir / "keys" / "valkey.password"
+        program = valkey.program(
+            self.data_dir / "valkey", port=port, password_file=password_file, environment=self._server_environment()
+        )
+        await self._add(program, began)
+        self._urls["redis"] = valkey.url(port, secret(password_file))
+
+    async def _reach(self, name: str, answer: Awaitable[None]) -> None:
+        """Ask once a server that somebody else runs."""
+        try:
+            await answer
+        except Exception as error:  # three protocols, many kinds of failure, one meaning
+            reason = str(error) or type(error).__name__
+            raise StackError(
+                f"{name} can't be reached by OCTO_{name.upper()}__URL: {reason}; start it, or unset"
+            ) from None
+
+    def _server_environment(self) -> dict[str, str]:
+        return {**services.inherited(self._caller), procfs.MARK: self.stack_id}
+
+    async def _start_services(self, commands: dict[str, tuple[str, ...]]) -> None:
+        rows = self.options.services
+        self._urls |= {row.name: f"http://{HOST}:{self._port[row.name]}" for row in rows}
+        async with asyncio.TaskGroup() as group:
+            for row in rows:
+                program = services.program(
+                    row,
+                    port=self._port[row.name],
+                    wiring=self._wiring(),
+                    caller=self._caller,
+                    argv=commands[row.name],
+                    stack_id=self.stack_id,
+                )
+                group.create_task(self._add(program, time.monotonic()))
+
+    async def _add(self, program: Program, began: float) -> None:
+        log = logs.log_file(self.data_dir / "logs", program.name)
+        supervisor = Supervisor(program, log, began, self._changed, self._give_up)
+        self._supervisors[program.name] = supervisor
+        await supervisor.start(self.options.start_seconds)
+
+    def _changed(self, supervisor: Supervisor, reason: str) -> None:
+        self._write()
+        self.options.progress(Progress(supervisor.program.name, supervisor.state, supervisor.seconds, reason))
+
+    def _report(self, name: str, to: State, detail: str = "") -> None:
+        self.options.progress(Progress(name, to, time.monotonic() - self._began, detail))
+
+    def _write(self) -> None:
+        state.write(
+            self.data_dir,
+            StackState(
+                version=importlib.metadata.version("octollm"),
+                stack_id=self.stack_id,
+                state=self.state,
+                pid=os.getpid(),
+                started_ticks=procfs.started(os.getpid()) or 0,
+                boot_id=procfs.boot_id(),
+                started_at=self._started_at,
+                nats_url=self._urls.get("nats", ""),
+                postgres_url=self._urls.get("postgres", ""),
+                redis_url=self._urls.get("redis", ""),
+                processes=self.processes(),
+            ),
+        )
+
+    def _give_up(self, failure: GaveUp) -> None:
+        if self._failure is None:
+            self._failure = failure
+            self._stopping = self._stopping or asyncio.create_task(self._stop(), name="stop the stack")
+
+    async def _stop(self) -> None:
+        self.state = State.STOPPING
+        self._report(STACK, State.STOPPING)
+        try:
+            await self._stop_all(Kind.SERVICE, self._hurry)
+            hurried = asyncio.Event()
+            hurrying = asyncio.create_task(self._hurry_servers(hurried))
+            await self._stop_all(Kind.SERVER, hurried)
+            hurrying.cancel()
+            if self._lock:
+                await leftovers.clear(lambda: procfs.marked(self.stack_id) | self._postgres_left(), 0)
+                state.remove(self.data_dir)
+        finally:
+            self._ports.release()
+            if self._lock:
+                self._lock.release()
+                self._lock = None
+            if self.options.ephemeral and self.data_dir != self.options.data_dir:
+                await asyncio.to_thread(shutil.rmtree, self.data_dir, ignore_errors=True)
+            self.state = State.FAILED if self._failure else State.STOPPED
+            self._report(STACK, self.state, str(self._failure or ""))
+            self._ended.set()
+
+    async def _hurry_servers(self, hurried: asyncio.Event) -> None:
+        await self._hurry.wait()
+        await asyncio.sleep(HURRIED_SECONDS)
+        hurried.set()
+
+    async def _stop_all(self, kind: Kind, hurry: asyncio.Event) -> None:
+        chosen = [supervisor for supervisor in self._supervisors.values() if supervisor.program.kind is kind]
+        await asyncio.gather(*(supervisor.stop(hurry) for supervisor in chosen))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The failure that a task group met first: the rest were cancelled because of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

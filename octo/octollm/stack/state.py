@@ -1,0 +1,122 @@
+"""``stack.json``: how another process finds the stack that runs on a data directory, looks at it, and stops it."""
+
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+from octollm.stack import procfs
+from octollm.stack.errors import NotRunning, StackError
+from octollm.stack.program import Kind, State
+
+FILE = "stack.json"
+
+
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One program of the stack; ``pid`` with ``started_ticks`` since boot is unmistakable. ``address`` has no secret."""
+
+    name: str
+    kind: Kind
+    state: State
+    pid: int | None
+    started_ticks: int | None
+    port: int
+    address: str
+    restarts: int
+    log: str
+
+
+class StackState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stack as it described itself last. The URLs are those of local clients, passwords included."""
+
+    version: str
+    stack_id: str
+    state: State
+    pid: int
+    started_ticks: int
+    boot_id: str
+    started_at: str
+    nats_url: str
+    postgres_url: str
+    redis_url: str
+    processes: list[ProcessState]
+
+    def __repr__(self) -> str:
+        """Without the URLs, so that a log can't get hold of a password."""
+        return f"StackState(pid={self.pid}, state={self.state!r}, processes={self.processes!r})"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor that wrote this still runs."""
+        return self.boot_id == procfs.boot_id() and procfs.started(self.pid) == self.started_ticks
+
+    def url(self, service: str) -> str:
+        """The base URL of a service; raises NotRunning when the stack has no such service."""
+        for process in self.processes:
+            if process.name == service:
+                return process.address
+        raise NotRunning(f"this stack has no service {service!r}; it has {', '.join(p.name for p in self.processes)}")
+
+    def leftovers(self) -> set[int]:
+        """Processes of this stack that still run."""
+        if self.boot_id != procfs.boot_id():
+            return set()
+        listed = {p.pid for p in self.processes if p.pid and procfs.started(p.pid) == p.started_ticks}
+        return listed | procfs.marked(self.stack_id)
+
+
+def write(data_dir: Path, state: StackState) -> None:
+    """Replace the file as a whole; mode 0600."""
+    draft = data_dir / f"{FILE}.new"
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(state), indent=2))
+    draft.replace(data_dir / FILE)
+
+
+def remove(data_dir: Path) -> None:
+    """The stack has ended."""
+    (data_dir / FILE).unlink(missing_ok=True)
+
+
+def read(data_dir: Path) -> StackState | None:
+    """What the last stack on ``data_dir`` wrote, dead or alive; None when it ended in good order or there was none.
+
+    Raises StackError when the file isn't ours.
+    """
+    path = data_dir / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StackState)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise StackError(
+            f"{path} can't be read ({error}); another version wrote it: end that stack, then remove it"
+        ) from None
+
+
+def running(data_dir: Path) -> StackState:
+    """The stack that runs on ``data_dir``; raises NotRunning when none does."""
+    state = read(data_dir)
+    if state is None or not state.alive:
+        raise NotRunning(f"no stack runs on {data_dir}; start one with `octo up`")
+    return state
+
+
+def signal_supervisor(state: StackState, number: signal.Signals) -> bool:
+    """Signal the supervisor, if it still is the process that wrote the state; False when it is gone."""
+    try:
+        pidfd = os.pidfd_open(state.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The descriptor names one process whatever its pid is reused for, so compare first and signal through it.
+        if not state.alive:
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
