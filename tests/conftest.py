@@ -1,0 +1,33 @@
+"""Servers that tests share: one broker per test process, tests kept apart by task ids."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from octollm.events import bus
+from octollm.events.config import NatsSettings
+from octollm.stack import Stack, StackOptions
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_url() -> AsyncIterator[str]:
+    """A nats-server of this test process with the streams of the contract."""
+    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
+    async with Stack(options) as stack:
+        yield stack.nats_url
+
+
+@pytest_asyncio.fixture
+async def nats(nats_url: str) -> AsyncIterator[bus.Client]:
+    """A connection of the test's own."""
+    client = await bus.connect(NatsSettings(url=nats_url), "test")
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def task_id() -> str:
+    """A task of the test's own."""
+    return str(uuid.uuid4())
