@@ -18,6 +18,11 @@ def log_file(directory: Path, name: str) -> Path:
     return directory / f"{name}.log"
 
 
+def log_files(data_dir: Path) -> dict[str, Path]:
+    """Every log of a data directory by its program's name, those of programs that don't run any more among them."""
+    return {path.stem: path for path in sorted((data_dir / "logs").glob("*.log"))}
+
+
 def open_log(path: Path) -> IO[bytes]:
     """Open for appending, readable by this user only."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -26,6 +26,8 @@ from octollm.stack.services import Wiring
 from octollm.stack.state import ProcessState, StackState
 from octollm.stack.supervisor import Supervisor
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 LEFTOVER_SECONDS = 15.0
 """How long a new stack lets what a killed one left end by itself; Postgres may be writing a checkpoint."""
 
@@ -34,7 +36,7 @@ HURRIED_SECONDS = 2.0
 
 
 class Stack:
-    """A local stack; an async context manager, or ``start`` and ``stop``, or ``run`` for a program that is nothing else.
+    """A local stack: an async context manager, or ``start`` and ``stop``, or ``run`` in a program that only does that.
 
     Start it from the thread that runs the event loop and let that thread live: its programs die with it.
     """
@@ -75,7 +77,7 @@ class Stack:
         return self._wiring().url("redis")
 
     def url(self, service: str) -> str:
-        """The base URL of a service, without a slash at its end; raises StackError when this stack has no such service."""
+        """The base URL of a service, without a slash at its end; raises StackError when there is no such service."""
         return self._wiring().url(service)
 
     def processes(self) -> list[ProcessState]:
@@ -125,15 +127,17 @@ class Stack:
             self._choose_ports()
             await self._start_servers()
             await self._start_services(commands)
+            if self._failure:
+                raise self._failure
         except BaseException as error:
             await self.stop()
-            raise _first(error) from None
+            raise self._failure or _first(error) from None
         self.state = State.READY
         self._write()
         self._report(STACK, State.READY)
 
     async def stop(self, *, now: bool = False) -> None:
-        """Stop services, then servers, and verify that nothing is left. ``now`` cuts the drain short, also one under way.
+        """Stop services, then servers, and verify that nothing is left; ``now`` cuts short a drain, also one under way.
 
         Safe to call again; a second call waits for the first.
         """
@@ -150,7 +154,7 @@ class Stack:
             raise self._failure
 
     async def run(self) -> None:
-        """Start, run until SIGINT or SIGTERM, stop; a second signal stops at once. Raises what start or wait raise."""
+        """Start, run until SIGINT, SIGTERM or SIGHUP, stop; a second one means now. Raises as start and wait do."""
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
 
@@ -159,25 +163,28 @@ class Stack:
                 self._hurry.set()
             asked.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in INTERRUPTIONS:
             loop.add_signal_handler(number, interrupted)
         interruption = asyncio.create_task(asked.wait())
         starting = asyncio.create_task(self.start())
+        ended = asyncio.create_task(self._ended.wait())
         try:
             await asyncio.wait({starting, interruption}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()
                 await asyncio.wait({starting})
-                return
-            await starting
-            ended = asyncio.create_task(self.wait())
-            await asyncio.wait({ended, interruption}, return_when=asyncio.FIRST_COMPLETED)
-            await self.stop()
-            await ended
+            if not starting.cancelled():
+                starting.result()
+                await asyncio.wait({ended, interruption}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             interruption.cancel()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            ended.cancel()
+            starting.cancel()
+            await self.stop()
+            for number in INTERRUPTIONS:
                 loop.remove_signal_handler(number)
+        if self._failure:
+            raise self._failure
 
     async def restart(self, name: str) -> None:
         """Stop a program gracefully and start it again on its port; return when it is ready."""

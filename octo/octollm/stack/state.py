@@ -1,20 +1,23 @@
 """``stack.json``: how another process finds the stack that runs on a data directory, looks at it, and stops it."""
 
+import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import msgspec
 
-from octollm.stack import procfs
-from octollm.stack.errors import NotRunning, StackError
+from octollm.stack import leftovers, procfs
+from octollm.stack.errors import NotReady, NotRunning, StackError
 from octollm.stack.program import Kind, State
 
 FILE = "stack.json"
+HURRY_SECONDS = 10.0
 
 
 class ProcessState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One program of the stack; ``pid`` with ``started_ticks`` since boot is unmistakable. ``address`` has no secret."""
+    """One program of the stack; ``pid`` with ``started_ticks`` since boot names one process; no secrets."""
 
     name: str
     kind: Kind
@@ -25,6 +28,11 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     address: str
     restarts: int
     log: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that is listed here runs; only on the boot that the state is of."""
+        return self.pid is not None and procfs.started(self.pid) == self.started_ticks
 
 
 class StackState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +70,7 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Processes of this stack that still run."""
         if self.boot_id != procfs.boot_id():
             return set()
-        listed = {p.pid for p in self.processes if p.pid and procfs.started(p.pid) == p.started_ticks}
+        listed = {process.pid for process in self.processes if process.pid and process.alive}
         return listed | procfs.marked(self.stack_id)
 
 
@@ -120,3 +128,33 @@ def signal_supervisor(state: StackState, number: signal.Signals) -> bool:
         return False
     finally:
         os.close(pidfd)
+
+
+async def down(data_dir: Path, drain_seconds: float = 30.0) -> None:
+    """Stop the stack that another process runs on ``data_dir``; return when nothing of it is left.
+
+    After ``drain_seconds`` it is told to hurry. A stack whose supervisor was killed is cleared away. Raises NotRunning
+    when there is none, NotReady when it won't end.
+    """
+    state = read(data_dir)
+    if state is None:
+        raise NotRunning(f"no stack runs on {data_dir}")
+    for seconds in (drain_seconds, HURRY_SECONDS):
+        if not signal_supervisor(state, signal.SIGTERM) or await _ended(state, seconds):
+            break
+    else:
+        raise NotReady(
+            f"the stack's supervisor (pid {state.pid}) doesn't end; `kill -9 {state.pid}` ends its programs too"
+        )
+    await leftovers.clear(state.leftovers, HURRY_SECONDS)
+    if (last := read(data_dir)) and last.stack_id == state.stack_id:
+        remove(data_dir)
+
+
+async def _ended(state: StackState, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while state.alive:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
