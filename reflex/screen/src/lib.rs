@@ -1,1 +1,62 @@
-//! Placeholder
+//! The screen: finds personal data (PII) and prompt injections in a text, and takes the personal data out.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no clock, no environment, no iteration order of
+//! a hash map. The same text, role and rules give the same bytes on every machine, so a verdict that is on
+//! record can be computed again and compared.
+//!
+//! A text passes three stages, each a module, and redaction uses what they found:
+//!
+//! 1. `view` normalises: it undoes what hides a value from a pattern and keeps a map back to the original,
+//! 2. `detect` runs the rules until nothing new is found,
+//! 3. `decide` turns injection findings and the text's [`Role`] into a score and a [`Decision`],
+//! 4. [`redact`] replaces the personal data and leaves every other byte alone.
+//!
+//! Time is linear in the text: every pattern is a finite automaton with a bounded match (checked when the rules
+//! are loaded), and the number of passes is fixed.
+//!
+//! ```
+//! use octollm_screen::{Decision, Placeholders, Role, Ruleset, Strategy, redact, screen};
+//!
+//! let text = "Write to ada@example.org";
+//! let screening = screen(text, Role::Goal, Ruleset::builtin());
+//! assert_eq!(screening.decision, Decision::Allow);
+//! let clean = redact(text, &screening, Strategy::Token, &mut Placeholders::default());
+//! assert_eq!(clean, "Write to [EMAIL_1]");
+//! ```
+
+mod decide;
+mod detect;
+mod placeholder;
+mod redact;
+mod rule;
+mod ruleset;
+mod screening;
+mod validator;
+mod view;
+
+pub use placeholder::Placeholders;
+pub use redact::{Strategy, redact};
+pub use ruleset::{Ruleset, RulesetError};
+pub use screening::{
+    Decision, Family, Finding, MAX_FINDINGS, MAX_SPANS, Place, Role, Screening, Severity, Span,
+    UNSCREENED,
+};
+
+/// Screens one text.
+///
+/// `spans` are what [`redact`] replaces; `decision` rests on `findings` and `role` alone, since personal data is
+/// replaced, not refused. Never fails and never panics, whatever the text.
+#[must_use]
+pub fn screen(text: &str, role: Role, ruleset: &Ruleset) -> Screening {
+    let view = view::View::of(text, ruleset);
+    let (view, spans, spans_cut) = detect::personal_data(text, view, ruleset);
+    let (findings, findings_cut) = detect::injections(text, &view, ruleset);
+    let (score, decision) = decide::decide(&findings, role);
+    Screening {
+        spans,
+        findings,
+        score,
+        decision,
+        truncated: spans_cut || findings_cut,
+    }
+}

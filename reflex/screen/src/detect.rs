@@ -1,0 +1,199 @@
+//! Detection: the rules over a view.
+
+use std::ops::Range;
+
+use crate::ruleset::Ruleset;
+use crate::screening::{Finding, MAX_FINDINGS, MAX_SPANS, Place, Span, UNSCREENED};
+use crate::view::View;
+
+/// Passes over a text. A value that is taken out can bare another one (`ada@example.org219-45-6780`), so the rules
+/// run until they find nothing; a text that is not done by then was made to be so.
+const MAX_PASSES: usize = 4;
+
+/// A value in the bytes of a view, not yet set against the others.
+struct Candidate<'r> {
+    range: Range<usize>,
+    kind: &'r str,
+    rule: &'r str,
+    confidence: u16,
+}
+
+/// Finds the personal data of `original`, seen through `view`.
+///
+/// Gives the view without it, the spans in order, and whether a limit was met. What is left in that view is what a
+/// redacted text reads like, and the rules find nothing in it.
+pub(crate) fn personal_data<'t>(
+    original: &'t str,
+    mut view: View<'t>,
+    ruleset: &Ruleset,
+) -> (View<'t>, Vec<Span>, bool) {
+    let mut found: Vec<Candidate<'_>> = Vec::new();
+    for pass in 0.. {
+        let candidates = apart(candidates(view.text(), ruleset));
+        if candidates.is_empty() {
+            break;
+        }
+        if pass == MAX_PASSES {
+            return unscreened(original, view, found, 0);
+        }
+        let taken: Vec<Range<usize>> = candidates
+            .iter()
+            .map(|candidate| candidate.range.clone())
+            .collect();
+        let origins = candidates.into_iter().map(|found| Candidate {
+            range: view.origin(&found.range),
+            ..found
+        });
+        found.extend(origins);
+        view = view.without(&taken);
+    }
+    found.sort_unstable_by_key(|candidate| candidate.range.start);
+    if found.len() > MAX_SPANS {
+        return unscreened(original, view, found, MAX_SPANS - 1);
+    }
+    let spans = spans(original, &found);
+    (view, spans, false)
+}
+
+/// Finds the signs of injection in `view` of `original`. Also says whether there were more than are given.
+pub(crate) fn injections(
+    original: &str,
+    view: &View<'_>,
+    ruleset: &Ruleset,
+) -> (Vec<Finding>, bool) {
+    let mut found = Vec::new();
+    for index in ruleset.injection_prefilter.matches(view.text()) {
+        let rule = &ruleset.injection[index];
+        for (count, hit) in rule.pattern.find_iter(view.text()).enumerate() {
+            if count == MAX_FINDINGS {
+                break;
+            }
+            found.push((rule, view.origin(&hit.range())));
+        }
+    }
+    found.sort_by_key(|(rule, range)| {
+        (
+            std::cmp::Reverse(rule.source.severity),
+            range.start,
+            &rule.source.id,
+        )
+    });
+    let cut = found.len() > MAX_FINDINGS;
+    found.truncate(MAX_FINDINGS);
+    found.sort_by_key(|(rule, range)| (range.start, &rule.source.id));
+    let mut ruler = Ruler::new(original);
+    let places: Vec<Place> = found.iter().map(|(_, range)| ruler.place(range)).collect();
+    let findings = found
+        .into_iter()
+        .zip(places)
+        .map(|((rule, _), place)| Finding {
+            family: rule.source.family,
+            rule: rule.source.id.clone(),
+            severity: rule.source.severity,
+            place,
+        });
+    (findings.collect(), cut)
+}
+
+fn candidates<'r>(text: &str, ruleset: &'r Ruleset) -> Vec<Candidate<'r>> {
+    let mut candidates = Vec::new();
+    for index in ruleset.pii_prefilter.matches(text) {
+        let rule = &ruleset.pii[index];
+        candidates.extend(rule.find(text).map(|hit| Candidate {
+            range: hit.range,
+            kind: &rule.source.kind,
+            rule: &rule.source.id,
+            confidence: hit.confidence,
+        }));
+    }
+    candidates
+}
+
+/// Makes one candidate of those that overlap: it covers all that they cover, so that no part of a value is left, and
+/// it is what the surest of them says, the longest of equals, the first in the rules of those.
+fn apart(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
+    candidates.sort_by_key(|candidate| (candidate.range.start, candidate.range.end));
+    let mut apart: Vec<Candidate<'_>> = Vec::with_capacity(candidates.len());
+    let mut best = (0, 0);
+    for candidate in candidates {
+        let rank = (candidate.confidence, candidate.range.len());
+        match apart.last_mut() {
+            Some(last) if candidate.range.start < last.range.end => {
+                let range = last.range.start..last.range.end.max(candidate.range.end);
+                if rank > best {
+                    best = rank;
+                    *last = Candidate { range, ..candidate };
+                } else {
+                    last.range = range;
+                }
+            }
+            _ => {
+                best = rank;
+                apart.push(candidate);
+            }
+        }
+    }
+    apart
+}
+
+/// The first `keep` of `found`, and one span over everything after them.
+fn unscreened<'t>(
+    original: &'t str,
+    view: View<'t>,
+    mut found: Vec<Candidate<'_>>,
+    keep: usize,
+) -> (View<'t>, Vec<Span>, bool) {
+    let start = if keep == 0 {
+        0
+    } else {
+        found[keep].range.start
+    };
+    found.truncate(keep);
+    found.push(Candidate {
+        range: start..original.len(),
+        kind: UNSCREENED,
+        rule: "limit",
+        confidence: 1000,
+    });
+    (view, spans(original, &found), true)
+}
+
+fn spans(original: &str, found: &[Candidate<'_>]) -> Vec<Span> {
+    let mut ruler = Ruler::new(original);
+    let span = |candidate: &Candidate<'_>| Span {
+        kind: candidate.kind.to_owned(),
+        place: ruler.place(&candidate.range),
+        rule: candidate.rule.to_owned(),
+        confidence: candidate.confidence,
+    };
+    found.iter().map(span).collect()
+}
+
+/// Turns bytes into code points, for ranges in the order of their starts.
+struct Ruler<'t> {
+    text: &'t str,
+    byte: usize,
+    point: usize,
+}
+
+impl<'t> Ruler<'t> {
+    const fn new(text: &'t str) -> Self {
+        Self {
+            text,
+            byte: 0,
+            point: 0,
+        }
+    }
+
+    fn place(&mut self, range: &Range<usize>) -> Place {
+        self.point += self.text[self.byte..range.start].chars().count();
+        self.byte = range.start;
+        let end = self.point + self.text[range.clone()].chars().count();
+        Place {
+            byte_start: range.start,
+            byte_end: range.end,
+            start: self.point,
+            end,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Placeholders: what stands where a value was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::ruleset::Ruleset;
+use crate::screening::Screening;
+use crate::view::fold;
+
+/// Longest placeholder, in bytes: a type of 40, a number of 6, punctuation.
+const MAX_LENGTH: usize = 49;
+
+/// Length in bytes of the placeholder that `text` begins with, of a type that the rules know: `[EMAIL_1]` or
+/// `[EMAIL]`.
+pub(crate) fn length_at(text: &str, ruleset: &Ruleset) -> Option<usize> {
+    let inner = text.strip_prefix('[')?;
+    let length = inner
+        .bytes()
+        .take(MAX_LENGTH)
+        .position(|byte| byte == b']')?;
+    let name = &inner[..length];
+    let known = ruleset.knows(name) || numbered(name).is_some_and(|(kind, _)| ruleset.knows(kind));
+    known.then_some(length + 2)
+}
+
+/// Type and number of a numbered placeholder's name, `EMAIL_1`.
+fn numbered(name: &str) -> Option<(&str, u32)> {
+    let (kind, digits) = name.rsplit_once('_')?;
+    let canonical =
+        (1..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    canonical
+        .then(|| digits.parse().ok())
+        .flatten()
+        .map(|number| (kind, number))
+}
+
+/// The numbered placeholders of one task: the same value has the same placeholder in all of its texts.
+///
+/// It holds raw values, in memory only and for as long as the task's texts are redacted; it can't be printed or
+/// serialised.
+#[derive(Default)]
+pub struct Placeholders {
+    /// Placeholder number by type and value in its canonical form.
+    numbers: BTreeMap<(String, String), u32>,
+    /// Last number given out by type.
+    last: BTreeMap<String, u32>,
+    /// Numbers that stand in the caller's texts already, by type.
+    taken: BTreeSet<(String, u32)>,
+}
+
+impl Placeholders {
+    /// Keeps clear of the placeholders that `text` spells out itself, so that none of ours is mistaken for them.
+    /// Call it for every text of a task before the first is redacted.
+    pub fn reserve(&mut self, text: &str) {
+        for (start, _) in text.match_indices('[') {
+            let inner = &text[start + 1..];
+            let end = inner.bytes().take(MAX_LENGTH).position(|byte| byte == b']');
+            if let Some((kind, number)) = end.and_then(|end| numbered(&inner[..end])) {
+                self.taken.insert((kind.to_owned(), number));
+            }
+        }
+    }
+
+    /// The placeholder of `value`; case and punctuation make no other value of it.
+    pub(crate) fn of(&mut self, kind: &str, value: &str) -> String {
+        let key = (kind.to_owned(), canonical(kind, value));
+        let number = match self.numbers.get(&key) {
+            Some(number) => *number,
+            None => {
+                let last = self.last.entry(kind.to_owned()).or_default();
+                *last += 1;
+                while self.taken.contains(&(kind.to_owned(), *last)) {
+                    *last += 1;
+                }
+                let number = *last;
+                self.numbers.insert(key, number);
+                number
+            }
+        };
+        format!("[{kind}_{number}]")
+    }
+
+    /// The placeholders that stand for the spans of `screening` of `text`, in their order.
+    #[must_use]
+    pub fn for_spans(&mut self, text: &str, screening: &Screening) -> Vec<String> {
+        screening
+            .spans
+            .iter()
+            .map(|span| {
+                self.of(
+                    &span.kind,
+                    &text[span.place.byte_start..span.place.byte_end],
+                )
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for Placeholders {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Placeholders")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value without its notation: e-mail addresses ignore case (RFC 5321 leaves the local part to the host, and no
+/// host that matters tells case apart), everything else is its letters and digits.
+fn canonical(kind: &str, value: &str) -> String {
+    let folded = value.chars().filter_map(fold);
+    if kind == "EMAIL" {
+        return folded.flat_map(char::to_lowercase).collect();
+    }
+    folded
+        .filter(|character| character.is_alphanumeric())
+        .flat_map(char::to_uppercase)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_value_has_the_same_placeholder() {
+        let mut placeholders = Placeholders::default();
+        assert_eq!(placeholders.of("EMAIL", "Ada@Example.org"), "[EMAIL_1]");
+        assert_eq!(placeholders.of("EMAIL", "bob@example.org"), "[EMAIL_2]");
+        assert_eq!(placeholders.of("EMAIL", "ada@example.ORG"), "[EMAIL_1]");
+        assert_eq!(
+            placeholders.of("CREDIT_CARD", "4111 1111-11111111"),
+            "[CREDIT_CARD_1]"
+        );
+        assert_eq!(
+            placeholders.of("CREDIT_CARD", "4111111111111111"),
+            "[CREDIT_CARD_1]"
+        );
+    }
+
+    #[test]
+    fn placeholders_in_the_text_are_not_given_out_again() {
+        let mut placeholders = Placeholders::default();
+        placeholders.reserve("see [EMAIL_1] and [EMAIL_3]");
+        assert_eq!(placeholders.of("EMAIL", "a@example.org"), "[EMAIL_2]");
+        assert_eq!(placeholders.of("EMAIL", "b@example.org"), "[EMAIL_4]");
+    }
+
+    #[test]
+    fn printing_shows_no_value() {
+        let mut placeholders = Placeholders::default();
+        let _ = placeholders.of("EMAIL", "ada@example.org");
+        assert!(!format!("{placeholders:?}").contains("ada"));
+    }
+}

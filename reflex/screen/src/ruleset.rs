@@ -1,0 +1,264 @@
+//! Rule sets: versioned data files, checked against their own examples when they are loaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use regex::RegexSet;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::detect::personal_data;
+use crate::rule::{InjectionRule, InjectionSource, PiiRule, PiiSource};
+use crate::screening::UNSCREENED;
+use crate::view::View;
+
+/// The files of the built-in rules, in the order in which they are digested.
+const BUILTIN: &[(&str, &str)] = &[
+    ("injection.toml", include_str!("../rules/injection.toml")),
+    ("pii.toml", include_str!("../rules/pii.toml")),
+];
+
+static BUILTIN_RULESET: LazyLock<Ruleset> = LazyLock::new(|| match Ruleset::load(BUILTIN) {
+    Ok(ruleset) => ruleset,
+    // The files are compiled in and a test loads them, so this build never passed its tests.
+    Err(error) => panic!("the built-in rules: {error}"),
+});
+
+/// Why rules can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesetError {
+    /// The file is not what a rule file is.
+    #[error("{file}: {message}")]
+    File {
+        /// Name of the file.
+        file: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A rule is not usable, or one of its own examples proves it wrong.
+    #[error("rule {rule}: {message}")]
+    Rule {
+        /// Id of the rule.
+        rule: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Rules, compiled.
+#[derive(Debug)]
+pub struct Ruleset {
+    version: String,
+    digest: String,
+    pub(crate) pii: Vec<PiiRule>,
+    /// One pass over the text says which rules are worth running.
+    pub(crate) pii_prefilter: RegexSet,
+    pub(crate) injection: Vec<InjectionRule>,
+    pub(crate) injection_prefilter: RegexSet,
+    kinds: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFile {
+    version: String,
+    /// Parts of patterns by name; `<name>` in a pattern stands for one.
+    #[serde(default)]
+    fragments: BTreeMap<String, String>,
+    #[serde(default)]
+    pii: Vec<PiiSource>,
+    #[serde(default)]
+    injection: Vec<InjectionSource>,
+}
+
+impl Ruleset {
+    /// The rules that come with this crate.
+    ///
+    /// # Panics
+    ///
+    /// Never in a build whose tests pass: they load these files.
+    #[must_use]
+    pub fn builtin() -> &'static Self {
+        &BUILTIN_RULESET
+    }
+
+    /// Loads rules from `files`, each a name and its TOML text, all of one version.
+    ///
+    /// # Errors
+    ///
+    /// A file that does not parse, files of different versions, two rules of one id, a pattern whose matches are
+    /// unbounded or empty, and a rule that misses one of its positive examples or matches a negative one.
+    pub fn load(files: &[(&str, &str)]) -> Result<Self, RulesetError> {
+        let mut version: Option<String> = None;
+        let mut hash = Sha256::new();
+        let (mut pii, mut injection, mut ids) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (name, text) in files {
+            let invalid = |message: String| RulesetError::File {
+                file: (*name).to_owned(),
+                message,
+            };
+            let file: RuleFile =
+                toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+            if version.get_or_insert_with(|| file.version.clone()) != &file.version {
+                return Err(invalid(format!(
+                    "is of version {}, the file before it is not",
+                    file.version
+                )));
+            }
+            // Name and length delimit the files, so that no two sets of files have one digest.
+            hash.update(format!("{name}\n{}\n", text.len()));
+            hash.update(text);
+            for mut source in file.pii {
+                source.pattern = expand(&source.pattern, &file.fragments);
+                let rule = source.id.clone();
+                if !is_type_name(&source.kind) {
+                    return Err(RulesetError::Rule {
+                        rule,
+                        message: format!("{} is not a type name", source.kind),
+                    });
+                }
+                pii.push(
+                    PiiRule::compile(source)
+                        .map_err(|message| RulesetError::Rule { rule, message })?,
+                );
+            }
+            for mut source in file.injection {
+                source.pattern = expand(&source.pattern, &file.fragments);
+                let rule = source.id.clone();
+                injection.push(
+                    InjectionRule::compile(source)
+                        .map_err(|message| RulesetError::Rule { rule, message })?,
+                );
+            }
+        }
+        for id in pii
+            .iter()
+            .map(|rule| &rule.source.id)
+            .chain(injection.iter().map(|rule| &rule.source.id))
+        {
+            if !ids.insert(id.clone()) {
+                return Err(RulesetError::Rule {
+                    rule: id.clone(),
+                    message: "there is another of this id".to_owned(),
+                });
+            }
+        }
+        let kinds = pii
+            .iter()
+            .map(|rule| rule.source.kind.clone())
+            .chain([UNSCREENED.to_owned()])
+            .collect();
+        let ruleset = Self {
+            version: version.unwrap_or_default(),
+            digest: hex::encode(hash.finalize()),
+            pii_prefilter: prefilter(pii.iter().map(|rule| rule.source.pattern.as_str()))?,
+            injection_prefilter: prefilter(
+                injection.iter().map(|rule| rule.source.pattern.as_str()),
+            )?,
+            pii,
+            injection,
+            kinds,
+        };
+        ruleset.check_examples()?;
+        Ok(ruleset)
+    }
+
+    /// Version of the rules, as their files say it.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// SHA-256 of the rule files in lower-case hexadecimal: over `name LF length LF bytes` of each, in order.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Types of personal data that these rules find, in byte order.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.kinds.iter().map(String::as_str)
+    }
+
+    pub(crate) fn knows(&self, kind: &str) -> bool {
+        self.kinds.contains(kind)
+    }
+
+    fn check_examples(&self) -> Result<(), RulesetError> {
+        let mut wrong = String::new();
+        for rule in &self.pii {
+            let finds = |text: &str| rule.find(View::of(text, self).text()).next().is_some();
+            examples(
+                &rule.source.id,
+                &rule.source.positive,
+                &rule.source.negative,
+                finds,
+                &mut wrong,
+            );
+        }
+        for rule in &self.injection {
+            let finds = |text: &str| {
+                let (view, _, _) = personal_data(text, View::of(text, self), self);
+                rule.pattern.is_match(view.text())
+            };
+            examples(
+                &rule.source.id,
+                &rule.source.positive,
+                &rule.source.negative,
+                finds,
+                &mut wrong,
+            );
+        }
+        match wrong.split_once(": ") {
+            Some((rule, message)) => Err(RulesetError::Rule {
+                rule: rule.to_owned(),
+                message: message.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Notes in `wrong` what a rule gets wrong of its own examples; a rule without examples of both kinds is wrong too.
+fn examples(
+    rule: &str,
+    positive: &[String],
+    negative: &[String],
+    finds: impl Fn(&str) -> bool,
+    wrong: &mut String,
+) {
+    if positive.is_empty() || negative.is_empty() {
+        let _ = write!(wrong, "{rule}: has no positive or no negative example; ");
+    }
+    for text in positive.iter().filter(|text| !finds(text)) {
+        let _ = write!(wrong, "{rule}: misses {text:?}; ");
+    }
+    for text in negative.iter().filter(|text| finds(text)) {
+        let _ = write!(wrong, "{rule}: matches {text:?}; ");
+    }
+}
+
+fn prefilter<'p>(patterns: impl Iterator<Item = &'p str>) -> Result<RegexSet, RulesetError> {
+    RegexSet::new(patterns).map_err(|error| RulesetError::File {
+        file: "all rules".to_owned(),
+        message: error.to_string(),
+    })
+}
+
+fn expand(pattern: &str, fragments: &BTreeMap<String, String>) -> String {
+    fragments
+        .iter()
+        .fold(pattern.to_owned(), |pattern, (name, part)| {
+            pattern.replace(&format!("<{name}>"), part)
+        })
+}
+
+fn is_type_name(name: &str) -> bool {
+    let starts = name.starts_with(|first: char| first.is_ascii_uppercase());
+    starts
+        && name.len() <= 40
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+}

@@ -1,0 +1,286 @@
+//! Checks beyond a pattern: checksums, lengths and number ranges.
+
+use serde::Deserialize;
+
+/// A check by name, as the rule files know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Validator {
+    /// Payment card: brand by prefix, length by brand, Luhn digit (ISO/IEC 7812-1).
+    Luhn,
+    /// IBAN: length by country, remainder 1 modulo 97 (ISO 13616, SWIFT IBAN Registry).
+    Iban,
+    /// US social security number: areas, groups and serials that are never issued (SSA, POMS RM 10201.035).
+    Ssn,
+}
+
+impl Validator {
+    /// Bytes of `candidate`, from its start, that are a valid value; a pattern may have taken in what follows it.
+    pub(crate) fn accept(self, candidate: &str) -> Option<usize> {
+        match self {
+            Self::Luhn => card(candidate),
+            Self::Iban => iban(candidate),
+            Self::Ssn => ssn(candidate),
+        }
+    }
+}
+
+/// Letters and digits of an ASCII candidate with the byte after each; None at the first foreign byte.
+fn symbols(candidate: &str) -> Vec<(u8, usize)> {
+    let bytes = candidate.bytes().enumerate();
+    bytes
+        .filter(|(_, byte)| byte.is_ascii_alphanumeric())
+        .map(|(at, byte)| (byte.to_ascii_uppercase(), at + 1))
+        .collect()
+}
+
+/// Whether a value may end at byte `end`: neither a letter nor a digit follows.
+fn ends(candidate: &str, end: usize) -> bool {
+    candidate
+        .as_bytes()
+        .get(end)
+        .is_none_or(|byte| !byte.is_ascii_alphanumeric())
+}
+
+fn card(candidate: &str) -> Option<usize> {
+    let symbols = symbols(candidate);
+    let digits: Vec<u8> = symbols
+        .iter()
+        .map(|(byte, _)| byte.wrapping_sub(b'0'))
+        .collect();
+    brand_lengths(&digits)?.iter().copied().find_map(|length| {
+        let end = symbols.get(length - 1)?.1;
+        (ends(candidate, end) && luhn(&digits[..length])).then_some(end)
+    })
+}
+
+/// Lengths of the numbers that the brand with this prefix issues, the longest first.
+fn brand_lengths(digits: &[u8]) -> Option<&'static [usize]> {
+    let prefix = |count: usize| {
+        digits.get(..count).map(|head| {
+            head.iter()
+                .fold(0_u32, |value, digit| value * 10 + u32::from(*digit))
+        })
+    };
+    match (prefix(1)?, prefix(2)?, prefix(3)?, prefix(4)?) {
+        (_, 34 | 37, _, _) => Some(&[15]), // American Express
+        (_, 36 | 38 | 39, _, _) | (_, _, 300..=305 | 309, _) => Some(&[16, 14]), // Diners Club
+        (_, _, _, 3528..=3589) => Some(&[19, 16]), // JCB
+        (4, _, _, _) => Some(&[19, 16]),   // Visa
+        (_, 51..=55, _, _) | (_, _, _, 2221..=2720) => Some(&[16]), // Mastercard
+        (_, 65, _, _) | (_, _, 644..=649, _) | (_, _, _, 6011) => Some(&[19, 16]), // Discover
+        (_, 62, _, _) => Some(&[19, 18, 17, 16]), // UnionPay
+        (_, 50 | 56..=58 | 67, _, _) | (_, _, _, 6304 | 6390) => Some(&[19, 16]), // Maestro
+        _ => None,
+    }
+}
+
+fn luhn(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(index, digit)| match (index % 2, u32::from(*digit)) {
+            (0, digit) => digit,
+            (_, digit @ 0..=4) => digit * 2,
+            (_, digit) => digit * 2 - 9,
+        })
+        .sum();
+    sum.is_multiple_of(10) && digits.iter().any(|digit| *digit != digits[0])
+}
+
+/// IBAN lengths by country, SWIFT IBAN Registry release 99.
+const IBAN_LENGTHS: &[(&[u8; 2], usize)] = &[
+    (b"AD", 24),
+    (b"AE", 23),
+    (b"AL", 28),
+    (b"AT", 20),
+    (b"AZ", 28),
+    (b"BA", 20),
+    (b"BE", 16),
+    (b"BG", 22),
+    (b"BH", 22),
+    (b"BI", 27),
+    (b"BR", 29),
+    (b"BY", 28),
+    (b"CH", 21),
+    (b"CR", 22),
+    (b"CY", 28),
+    (b"CZ", 24),
+    (b"DE", 22),
+    (b"DJ", 27),
+    (b"DK", 18),
+    (b"DO", 28),
+    (b"EE", 20),
+    (b"EG", 29),
+    (b"ES", 24),
+    (b"FI", 18),
+    (b"FK", 18),
+    (b"FO", 18),
+    (b"FR", 27),
+    (b"GB", 22),
+    (b"GE", 22),
+    (b"GI", 23),
+    (b"GL", 18),
+    (b"GR", 27),
+    (b"GT", 28),
+    (b"HN", 28),
+    (b"HR", 21),
+    (b"HU", 28),
+    (b"IE", 22),
+    (b"IL", 23),
+    (b"IQ", 23),
+    (b"IS", 26),
+    (b"IT", 27),
+    (b"JO", 30),
+    (b"KW", 30),
+    (b"KZ", 20),
+    (b"LB", 28),
+    (b"LC", 32),
+    (b"LI", 21),
+    (b"LT", 20),
+    (b"LU", 20),
+    (b"LV", 21),
+    (b"LY", 25),
+    (b"MC", 27),
+    (b"MD", 24),
+    (b"ME", 22),
+    (b"MK", 19),
+    (b"MN", 20),
+    (b"MR", 27),
+    (b"MT", 31),
+    (b"MU", 30),
+    (b"NI", 28),
+    (b"NL", 18),
+    (b"NO", 15),
+    (b"OM", 23),
+    (b"PK", 24),
+    (b"PL", 28),
+    (b"PS", 29),
+    (b"PT", 25),
+    (b"QA", 29),
+    (b"RO", 24),
+    (b"RS", 22),
+    (b"RU", 33),
+    (b"SA", 24),
+    (b"SC", 31),
+    (b"SD", 18),
+    (b"SE", 24),
+    (b"SI", 19),
+    (b"SK", 24),
+    (b"SM", 27),
+    (b"SO", 23),
+    (b"ST", 25),
+    (b"SV", 28),
+    (b"TL", 23),
+    (b"TN", 24),
+    (b"TR", 26),
+    (b"UA", 29),
+    (b"VA", 22),
+    (b"VG", 24),
+    (b"XK", 20),
+    (b"YE", 30),
+];
+
+fn iban(candidate: &str) -> Option<usize> {
+    let symbols = symbols(candidate);
+    let country = [symbols.first()?.0, symbols.get(1)?.0];
+    let index = IBAN_LENGTHS
+        .binary_search_by(|(code, _)| (*code).cmp(&country))
+        .ok()?;
+    let length = IBAN_LENGTHS[index].1;
+    let end = symbols.get(length - 1)?.1;
+    let rotated = symbols[4..length].iter().chain(&symbols[..4]);
+    let remainder = rotated.fold(0_u32, |rest, (byte, _)| match byte {
+        b'0'..=b'9' => (rest * 10 + u32::from(byte - b'0')) % 97,
+        _ => (rest * 100 + u32::from(byte - b'A') + 10) % 97,
+    });
+    (ends(candidate, end) && remainder == 1).then_some(end)
+}
+
+fn ssn(candidate: &str) -> Option<usize> {
+    let digits: Vec<u32> = candidate
+        .bytes()
+        .filter(u8::is_ascii_digit)
+        .map(|byte| u32::from(byte - b'0'))
+        .collect();
+    let number = |range: std::ops::Range<usize>| {
+        digits
+            .get(range)
+            .map(|part| part.iter().fold(0, |value, digit| value * 10 + digit))
+    };
+    let (area, group, serial) = (number(0..3)?, number(3..5)?, number(5..9)?);
+    let issued = digits.len() == 9 && !matches!(area, 0 | 666 | 900..) && group != 0 && serial != 0;
+    // The number printed on specimen cards; it was cancelled in 1943.
+    let specimen = (area, group, serial) == (78, 5, 1120);
+    let uniform = digits.iter().all(|digit| *digit == digits[0]);
+    (issued && !specimen && !uniform).then_some(candidate.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn card_numbers() {
+        for (candidate, accepted) in [
+            ("4111111111111111", Some(16)),
+            ("4111 1111 1111 1111 22", Some(19)),
+            ("4111 1111 1111 111122", None),
+            ("4111111111111112", None),
+            ("378282246310005", Some(15)),
+            ("2223003122003222", Some(16)),
+            ("6011111111111117", Some(16)),
+            ("3530111333300000", Some(16)),
+            ("30569309025904", Some(14)),
+            ("1234567812345670", None), // Luhn holds, no brand
+            ("4", None),
+            ("", None),
+        ] {
+            assert_eq!(Validator::Luhn.accept(candidate), accepted, "{candidate}");
+        }
+    }
+
+    #[test]
+    fn ibans() {
+        for (candidate, accepted) in [
+            ("DE89370400440532013000", Some(22)),
+            ("de89 3704 0044 0532 0130 00", Some(27)),
+            ("DE89 3704 0044 0532 0130 00 is mine", Some(27)),
+            ("DE88370400440532013000", None),
+            ("DE8937040044053201300", None),
+            ("GB82WEST12345698765432", Some(22)),
+            ("ZZ89370400440532013000", None),
+            ("NO9386011117947", Some(15)),
+            ("N", None),
+        ] {
+            assert_eq!(Validator::Iban.accept(candidate), accepted, "{candidate}");
+        }
+    }
+
+    #[test]
+    fn social_security_numbers() {
+        for (candidate, valid) in [
+            ("219-45-6780", true),
+            ("000-45-6780", false),
+            ("666-45-6780", false),
+            ("900-45-6780", false),
+            ("219-00-6780", false),
+            ("219-45-0000", false),
+            ("078-05-1120", false),
+            ("111-11-1111", false),
+            ("219456780", true),
+        ] {
+            assert_eq!(
+                Validator::Ssn.accept(candidate).is_some(),
+                valid,
+                "{candidate}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_country_table_is_sorted() {
+        assert!(IBAN_LENGTHS.is_sorted_by(|left, right| left.0 < right.0));
+    }
+}
