@@ -1,0 +1,71 @@
+# Everything that people and CI do here. `make` alone lists the targets.
+# The virtual environment is made inside the repository; the system's Python is only used to make it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PY := $(BIN)/python
+RUST := events/rust reflex reflex/screen arms/executor
+ROOMS := events orchestrator arms/planner projections octo
+RUST_SOURCES := $(shell find $(RUST) events/schemas -name target -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.json' \) -print)
+WORKERS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-rust test-python lint fmt coverage bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: requirements.lock pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
+	$(BIN)/uv pip sync --quiet requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: .venv/installed ## Make the virtual environment
+
+target/release/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
+	cargo build --locked --release --bins
+	@touch $@
+
+target/debug/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
+	cargo build --locked --bins
+	@touch $@
+
+demo: .venv/installed target/release/octollm-executor ## Start everything, run nine tasks, check each against the log
+	$(BIN)/octo demo
+
+up: .venv/installed target/release/octollm-executor ## Start everything and keep it running
+	$(BIN)/octo up
+
+test: test-rust test-python ## Run every test
+
+test-rust: .venv/installed
+	cargo test --locked --workspace --all-features --quiet
+
+test-python: .venv/installed target/debug/octollm-executor
+	OCTO_BIN_DIR=target/debug $(PY) -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
+
+lint: .venv/installed ## Check formats, types, lints, and that generated code follows the schemas
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(foreach room,$(ROOMS),$(room)/octollm) events/carriers.py tests bench
+	$(PY) events/carriers.py --check
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+fmt: .venv/installed ## Format everything
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --select I .
+	cargo fmt
+
+coverage: .venv/installed ## Lines covered by the Rust tests (needs llvm-profdata and llvm-cov of rustc's LLVM version)
+	bench/coverage
+
+bench: .venv/installed target/release/octollm-executor ## Measure start, latency and publishes per task
+	$(PY) -m bench.stack
+	$(PY) -m bench.task
+
+clean: ## Remove what was built and installed; data in .octo is kept
+	cargo clean
+	rm -rf .venv dist
