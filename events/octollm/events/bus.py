@@ -17,10 +17,10 @@ _DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNOR
 _waiting: WeakKeyDictionary[Client, dict[str, set[asyncio.Future[None]]]] = WeakKeyDictionary()
 
 
-async def connect(settings: NatsSettings, name: str) -> Client:
-    """A connection that never gives up reconnecting; its inboxes carry the service's name.
+async def connect(settings: NatsSettings, name: str, patience_s: float | None = None) -> Client:
+    """A connection that, once made, never gives up reconnecting; its inboxes carry the service's name.
 
-    Raises OSError or nats.errors.Error when the broker can't be reached at first.
+    Waits for the broker for ever, or raises ConnectionError after `patience_s`.
     """
     client = Client()
     _waiting[client] = {}
@@ -30,7 +30,9 @@ async def connect(settings: NatsSettings, name: str) -> Client:
             for future in _waiting[client].get(denied[1], ()):
                 if not future.done():
                     future.set_result(None)
-        _log.warning("nats error", error=str(error) or type(error).__name__)
+        # While the broker is away every attempt fails: that was said once, on disconnecting.
+        level = "debug" if isinstance(error, OSError) else "warning"
+        getattr(_log, level)("nats error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
         _log.warning("nats disconnected; reconnecting")
@@ -38,19 +40,23 @@ async def connect(settings: NatsSettings, name: str) -> Client:
     async def on_reconnect() -> None:
         _log.info("nats reconnected")
 
-    await client.connect(
-        settings.url,
-        name=name,
-        error_cb=on_error,
-        disconnected_cb=on_disconnect,
-        reconnected_cb=on_reconnect,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction is fine
-        connect_timeout=5,
-        ping_interval=10,
-        max_outstanding_pings=2,
-        inbox_prefix=f"_INBOX_{name.replace('.', '_')}".encode(),
-    )
+    try:
+        async with asyncio.timeout(patience_s):
+            await client.connect(
+                settings.url,
+                name=name,
+                error_cb=on_error,
+                disconnected_cb=on_disconnect,
+                reconnected_cb=on_reconnect,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction is fine
+                connect_timeout=5,
+                ping_interval=10,
+                max_outstanding_pings=2,
+                inbox_prefix=f"_INBOX_{name.replace('.', '_')}".encode(),
+            )
+    except TimeoutError as error:
+        raise ConnectionError(f"no broker answers at {settings.url} (waited {patience_s:g} s)") from error
     return client
 
 

@@ -59,12 +59,12 @@ def _object_store(bucket: dict[str, Any]) -> dict[str, Any]:
 
 
 async def ensure(where: Client | str) -> None:
-    """Makes what is missing and checks what is there; raises StreamDrift or BootstrapFailed.
+    """Makes what is missing and checks what is there; raises StreamDrift, BootstrapFailed or ConnectionError.
 
     `where` is a connection or the URL of a broker.
     """
     if isinstance(where, str):
-        client = await connect(NatsSettings(url=where), "bootstrap")
+        client = await connect(NatsSettings(url=where), "bootstrap", patience_s=_RETRY_S)
         try:
             return await ensure(client)
         finally:
