@@ -30,9 +30,9 @@ async def connect(settings: NatsSettings, name: str, patience_s: float | None = 
             for future in _waiting[client].get(denied[1], ()):
                 if not future.done():
                     future.set_result(None)
-        # While the broker is away every attempt fails: that was said once, on disconnecting.
-        level = "debug" if isinstance(error, OSError) else "warning"
-        getattr(_log, level)("nats error", error=str(error) or type(error).__name__)
+        # While the broker is away every attempt fails: that is said once, on disconnecting.
+        if not isinstance(error, OSError):
+            _log.warning("nats error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
         _log.warning("nats disconnected; reconnecting")
