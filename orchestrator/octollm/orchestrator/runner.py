@@ -1,0 +1,156 @@
+"""Carries decisions out: folds what happened to a task, appends what follows, sets its deadline.
+
+Level-triggered: whatever the occasion, the state is brought up to date as far as needed and `decide` is asked until it
+has nothing more. The expectation of each append guards it: a state that is behind costs a read, never a wrong event.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from octollm.events.envelope import Event, Position
+from octollm.events.log import Conflict, Log
+from octollm.orchestrator import metrics
+from octollm.orchestrator.cache import Cache, Entry
+from octollm.orchestrator.fold import evolve, fold
+from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, next_deadline
+from octollm.orchestrator.state import Ended, Open
+from octollm.orchestrator.timers import Timers
+
+_log = structlog.get_logger()
+
+
+class Stuck(Exception):
+    """The broker refuses an append because the task moved on, and a read shows nothing new: try again later."""
+
+
+class Runner:
+    """The saga of every task. Each method returns when all that follows is on record, and raises when it is not yet.
+
+    grace: what a silent arm gets. cache_size: open tasks kept in memory.
+    """
+
+    def __init__(self, log: Log, timers: Timers, *, grace: timedelta, cache_size: int) -> None:
+        self._log = log
+        self._timers = timers
+        self._grace = grace
+        self._cache = Cache(cache_size)
+
+    async def event(self, event: Event) -> None:
+        """An event was delivered, perhaps again, perhaps late."""
+        async with self._cache.hold(event.task_id):
+            if self._cache.has_ended(event.task_id):
+                return
+            entry = self._cache.take(event.task_id) or Entry()
+            position = entry.state.position
+            if event.version == position.version + 1 and event.prev_hash == position.hash:
+                self._fold(entry, [event])
+            elif event.version > position.version:
+                await self._read_forward(event.task_id, entry)
+            await self._settle(event.task_id, entry, FOLDED)
+
+    async def timer_fired(self, task_id: str, at: datetime) -> None:
+        """The task's timer fired at `at`, the broker's time."""
+        async with self._cache.hold(task_id):
+            metrics.TIMERS_FIRED.inc()
+            if self._cache.has_ended(task_id):
+                metrics.TIMERS_STALE.inc()
+                return
+            # Anew, although it may be cached: another orchestrator may have moved the task on, and events of our own
+            # were folded with a time that is too early, which is no ground to give an arm up.
+            entry = await self._load(task_id)
+            due = next_deadline(entry.state, grace=self._grace)
+            if due is None or due > at:
+                metrics.TIMERS_STALE.inc()
+            await self._settle(task_id, entry, TimerFired(at))
+
+    async def cancel(self, task_id: str, asked: CancelAsked) -> bool:
+        """A person wants the task stopped. False where there is nothing to stop."""
+        async with self._cache.hold(task_id):
+            if self._cache.has_ended(task_id):
+                return False
+            entry = self._cache.take(task_id) or await self._load(task_id)
+            await self._settle(task_id, entry, asked)
+            match entry.state:
+                case Open() | Ended(outcome="cancelled"):
+                    return True
+                case _:
+                    return False
+
+    async def resume(self, task_id: str) -> bool:
+        """Reads the task anew, decides again, and sets its deadline again. False where there is no open task."""
+        async with self._cache.hold(task_id):
+            entry = await self._load(task_id)
+            was_open = isinstance(entry.state, Open)
+            await self._settle(task_id, entry, FOLDED)
+            return was_open
+
+    async def rearm(self) -> None:
+        """Sets the deadline of every task in memory again: a broker that went down may have lost it."""
+        for task_id in self._cache.open_tasks():
+            async with self._cache.hold(task_id):
+                if entry := self._cache.take(task_id):
+                    entry.timer = None
+                    await self._settle(task_id, entry, FOLDED)
+
+    async def _load(self, task_id: str) -> Entry:
+        self._cache.take(task_id)
+        entry = Entry()
+        await self._read_forward(task_id, entry)
+        return entry
+
+    async def _settle(self, task_id: str, entry: Entry, trigger: Trigger) -> None:
+        """Decides until nothing is left to do, then sees to the deadline and keeps the state."""
+        while True:
+            metrics.DECISIONS.labels(type(trigger).__name__).inc()
+            intents = decide(entry.state, trigger, grace=self._grace)
+            if not intents:
+                break
+            await self._append(task_id, entry, intents[0], trigger)
+        await self._watch(task_id, entry)
+        self._cache.put(task_id, entry)
+
+    async def _append(self, task_id: str, entry: Entry, intent: Intent, trigger: Trigger) -> None:
+        expected = entry.state.position
+        try:
+            appended = await self._log.append(task_id, intent, expected)
+        except Conflict:
+            # Even where the event found there has the id of ours, another orchestrator may have written it.
+            metrics.CONFLICTS.inc()
+            if not await self._read_forward(task_id, entry):
+                raise Stuck(f"task {task_id}: {intent.kind} conflicts after sequence {expected.seq}") from None
+            return
+        # The ack has no time. This is the latest one known to be no later than the event's own.
+        assert isinstance(entry.state, Open)
+        known = max(entry.state.at, trigger.at) if isinstance(trigger, TimerFired) else entry.state.at
+        entry.state = evolve(entry.state, replace(appended, stored_at=known))
+        metrics.INTENTS_APPENDED.labels(intent.kind).inc()
+        if isinstance(entry.state, Ended):
+            metrics.TASKS_ENDED.labels(entry.state.outcome).inc()
+            _log.info("task ended", task_id=task_id, outcome=entry.state.outcome, seq=appended.seq)
+
+    async def _watch(self, task_id: str, entry: Entry) -> None:
+        """Sees that the broker holds a deadline that is not later than the task's next."""
+        due = next_deadline(entry.state, grace=self._grace)
+        if due is None or not isinstance(entry.state, Open):
+            return
+        # A deadline that lies behind has fired, perhaps for another orchestrator.
+        held = entry.timer if entry.timer is not None and entry.timer > entry.state.at else None
+        if held is None or due < held:
+            await self._timers.set(task_id, due)
+            metrics.TIMERS_SET.inc()
+            entry.timer = due
+
+    async def _read_forward(self, task_id: str, entry: Entry) -> int:
+        """Folds all that the log has beyond the entry's position; how many events that was."""
+        metrics.READS_FORWARD.inc()
+        position = entry.state.position
+        events = await self._log.read(task_id, after=None if position == Position.START else position)
+        self._fold(entry, events)
+        return len(events)
+
+    def _fold(self, entry: Entry, events: list[Event]) -> None:
+        entry.state = fold(events, entry.state)
+        for event in events:
+            metrics.EVENTS_FOLDED.labels(event.kind).inc()

@@ -1,0 +1,223 @@
+"""`decide`: what is to be put on record next, and `next_deadline`: when silence alone is a reason to look again.
+
+Pure: a function of the state and the trigger, so that a crash, a second orchestrator or a replay years later decide the
+same. Ids of what is decided follow from the state (events/README.md, Ids), never from how far a decision got.
+
+Which outcome a task has, the first that applies: a cancel on record → cancelled; every step executed → completed;
+a step that failed in time → failed with its code; the time budget used up → failed with TIMEOUT.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from msgspec import UNSET
+
+from octollm.events.carrier import (
+    ErrorCode,
+    Purpose,
+    StepDispatched,
+    StepFailed,
+    TaskCancelled,
+    TaskCancelRequested,
+    TaskCompleted,
+    TaskFailed,
+)
+from octollm.events.envelope import NewEvent
+from octollm.events.payload import Payload
+from octollm.orchestrator.fold import up_to_ms
+from octollm.orchestrator.result import result, spent
+from octollm.orchestrator.state import (
+    WAITING,
+    Cancel,
+    Ended,
+    Executed,
+    Executing,
+    New,
+    Open,
+    Planning,
+    Running,
+    State,
+    Unplanned,
+)
+
+GRACE = timedelta(seconds=15)
+"""What an arm gets on top of a step's own wall clock, and after a cancel, before it counts as silent."""
+
+Intent = NewEvent
+"""An event to put on record, but for what can't be pure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The state has changed, or may have: look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """It is `at` (the broker's time) or later."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """A person wants the task stopped."""
+
+    requested_by: str
+    reason: str | None = None
+
+
+Trigger = Folded | TimerFired | CancelAsked
+
+FOLDED = Folded()
+
+
+def decide(state: State, trigger: Trigger, *, grace: timedelta = GRACE) -> tuple[Intent, ...]:
+    """What to append now, in order; empty when there is nothing to do but wait.
+
+    Append the first, fold it, decide again: the rest comes again with the same ids. Deciding twice does no harm.
+    """
+    if not isinstance(state, Open):
+        return ()
+    if isinstance(trigger, CancelAsked) and state.cancel is None:
+        return (_request_cancel(state, trigger),)
+    now = max(state.at, trigger.at) if isinstance(trigger, TimerFired) else state.at
+    match state:
+        case Executing():
+            return _carry_on(state, now, grace)
+        case Open(cancel=Cancel() as cancel):
+            return (_cancelled(state, cancel, now),)
+        case Unplanned():
+            return (_end(state, _failed(state, now, state.code, state.message)),)
+        case _:
+            return (_out_of_time(state, now),) if now >= state.contract.deadline else ()
+
+
+def next_deadline(state: State, *, grace: timedelta = GRACE) -> datetime | None:
+    """When `decide` has something to do even if nothing happens; None for a task that is not open."""
+    match state:
+        case New() | Ended():
+            return None
+        case Executing():
+            return min((limit for _, _, limit in _limits(state, grace)), default=state.contract.deadline)
+        case _:
+            return state.contract.deadline
+
+
+def _limits(state: Executing, grace: timedelta) -> Iterator[tuple[int, Running, datetime]]:
+    """Running steps in plan order, each with the time at which its arm counts as silent."""
+    for place, step in enumerate(state.steps):
+        if isinstance(step, Running):
+            limit = step.since + timedelta(milliseconds=state.plan.steps[place].limits.wall_ms) + grace
+            if state.cancel is not None:
+                limit = min(limit, state.cancel.at + grace)
+            yield place, step, min(up_to_ms(limit), state.contract.deadline)
+
+
+def _carry_on(state: Executing, now: datetime, grace: timedelta) -> tuple[Intent, ...]:
+    running = tuple(_limits(state, grace))
+    overdue = tuple(_give_up(state, place, step, now) for place, step, limit in running if now >= limit)
+    if overdue:
+        return overdue
+    if state.cancel is not None:
+        return () if running else (_cancelled(state, state.cancel, now),)
+    if all(isinstance(step, Executed) for step in state.steps):
+        return (_end(state, TaskCompleted(result=result(state, now))),)
+    if state.failure is None and now < state.contract.deadline:
+        return tuple(_ready(state, grace))
+    if running:
+        return ()
+    if state.failure is not None and state.failure.at < state.contract.deadline:
+        message = f"step {state.failure.step_id}: {state.failure.message}"
+        return (_end(state, _failed(state, now, state.failure.code, message, state.failure.step_id)),)
+    return (_out_of_time(state, now),)
+
+
+def _ready(state: Executing, grace: timedelta) -> Iterator[Intent]:
+    """A dispatch for every waiting step whose dependencies have executed, in plan order."""
+    for planned, progress in zip(state.plan.steps, state.steps, strict=True):
+        if progress != WAITING:
+            continue
+        needed = [state.steps[state.plan.index[name]] for name in planned.depends_on]
+        executed = [step for step in needed if isinstance(step, Executed)]
+        if len(executed) < len(needed):
+            continue
+        # The event that made it ready: the last of its dependencies, or the plan.
+        last = max(executed, key=lambda step: step.version, default=state.plan)
+        limit = last.at + timedelta(milliseconds=planned.limits.wall_ms) + grace
+        dispatch = StepDispatched(
+            plan_version=state.plan.version,
+            attempt=1,
+            purpose=Purpose.run,
+            step=planned,
+            deadline=_rfc3339(min(up_to_ms(limit), state.contract.deadline)),
+        )
+        yield _intent(state, dispatch, last.event_id, f"{state.plan.version}/{planned.id}/1")
+
+
+def _give_up(state: Executing, place: int, step: Running, now: datetime) -> Intent:
+    planned = state.plan.steps[place]
+    if now >= state.contract.deadline:
+        code, message = ErrorCode.TIMEOUT, _time_used_up(state)
+    else:
+        code = ErrorCode.ARM_UNAVAILABLE
+        message = (
+            f"arm {planned.arm} did not report in time on attempt {step.attempt}; "
+            "its outcome is unknown: see that the arm runs (octo ps), then submit the task again"
+        )
+    payload = StepFailed(
+        plan_version=state.plan.version,
+        step_id=planned.id,
+        attempt=step.attempt,
+        code=code,
+        message=message,
+        violations=[],
+    )
+    return _intent(state, payload, step.event_id, f"{state.plan.version}/{planned.id}/{step.attempt}")
+
+
+def _request_cancel(state: Open, asked: CancelAsked) -> Intent:
+    # One per task, whoever asks and however often: so it answers the task's first event.
+    reason = UNSET if asked.reason is None else asked.reason
+    payload = TaskCancelRequested(requested_by=asked.requested_by, reason=reason)
+    return _intent(state, payload, state.contract.received_id)
+
+
+def _cancelled(state: Open, cancel: Cancel, now: datetime) -> Intent:
+    reason = UNSET if cancel.reason is None else cancel.reason
+    payload = TaskCancelled(requested_by=cancel.requested_by, reason=reason, spent=spent(state, now))
+    return _end(state, payload)
+
+
+def _out_of_time(state: Open, now: datetime) -> Intent:
+    return _end(state, _failed(state, now, ErrorCode.TIMEOUT, _time_used_up(state)))
+
+
+def _time_used_up(state: Open) -> str:
+    doing = "planning" if isinstance(state, Planning) else "its steps"
+    return (
+        f"the task's time budget of {state.contract.time_budget} s was used up by {doing}; "
+        "raise budget.max_time_seconds (3600 at most) or ask for less"
+    )
+
+
+def _failed(state: Open, now: datetime, code: ErrorCode, message: str, step_id: str | None = None) -> TaskFailed:
+    return TaskFailed(
+        code=code,
+        message=message[:2000],
+        step_id=UNSET if step_id is None else step_id,
+        spent=spent(state, now),
+    )
+
+
+def _end(state: Open, payload: Payload) -> Intent:
+    return _intent(state, payload, state.cause)
+
+
+def _intent(state: Open, payload: Payload, causation_id: str, key: str = "") -> Intent:
+    return NewEvent(payload=payload, causation_id=causation_id, key=key, traceparent=state.contract.traceparent)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
