@@ -62,8 +62,7 @@ pub(crate) fn injections(
     ruleset: &Ruleset,
 ) -> (Vec<Finding>, bool) {
     let mut found = Vec::new();
-    for index in ruleset.injection_prefilter.matches(view.text()) {
-        let rule = &ruleset.injection[index];
+    for rule in &ruleset.injection {
         for (count, hit) in rule.pattern.find_iter(view.text()).enumerate() {
             if count == MAX_FINDINGS {
                 break;
@@ -97,8 +96,7 @@ pub(crate) fn injections(
 
 fn candidates<'r>(text: &str, ruleset: &'r Ruleset) -> Vec<Candidate<'r>> {
     let mut candidates = Vec::new();
-    for index in ruleset.pii_prefilter.matches(text) {
-        let rule = &ruleset.pii[index];
+    for rule in &ruleset.pii {
         candidates.extend(rule.find(text).map(|hit| Candidate {
             range: hit.range,
             kind: &rule.source.kind,

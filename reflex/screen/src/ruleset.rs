@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use regex::RegexSet;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -52,10 +51,7 @@ pub struct Ruleset {
     version: String,
     digest: String,
     pub(crate) pii: Vec<PiiRule>,
-    /// One pass over the text says which rules are worth running.
-    pub(crate) pii_prefilter: RegexSet,
     pub(crate) injection: Vec<InjectionRule>,
-    pub(crate) injection_prefilter: RegexSet,
     kinds: BTreeSet<String>,
 }
 
@@ -152,10 +148,6 @@ impl Ruleset {
         let ruleset = Self {
             version: version.unwrap_or_default(),
             digest: hex::encode(hash.finalize()),
-            pii_prefilter: prefilter(pii.iter().map(|rule| rule.source.pattern.as_str()))?,
-            injection_prefilter: prefilter(
-                injection.iter().map(|rule| rule.source.pattern.as_str()),
-            )?,
             pii,
             injection,
             kinds,
@@ -237,13 +229,6 @@ fn examples(
     for text in negative.iter().filter(|text| finds(text)) {
         let _ = write!(wrong, "{rule}: matches {text:?}; ");
     }
-}
-
-fn prefilter<'p>(patterns: impl Iterator<Item = &'p str>) -> Result<RegexSet, RulesetError> {
-    RegexSet::new(patterns).map_err(|error| RulesetError::File {
-        file: "all rules".to_owned(),
-        message: error.to_string(),
-    })
 }
 
 fn expand(pattern: &str, fragments: &BTreeMap<String, String>) -> String {

@@ -65,6 +65,7 @@ fn brand_lengths(digits: &[u8]) -> Option<&'static [usize]> {
     match (prefix(1)?, prefix(2)?, prefix(3)?, prefix(4)?) {
         (_, 34 | 37, _, _) => Some(&[15]), // American Express
         (_, 36 | 38 | 39, _, _) | (_, _, 300..=305 | 309, _) => Some(&[16, 14]), // Diners Club
+        (_, _, _, 1800 | 2131) => Some(&[15]), // JCB, issued before 2008
         (_, _, _, 3528..=3589) => Some(&[19, 16]), // JCB
         (4, _, _, _) => Some(&[19, 16]),   // Visa
         (_, 51..=55, _, _) | (_, _, _, 2221..=2720) => Some(&[16]), // Mastercard
@@ -233,6 +234,7 @@ mod tests {
             ("6011111111111117", Some(16)),
             ("3530111333300000", Some(16)),
             ("30569309025904", Some(14)),
+            ("180045984582343", Some(15)),
             ("1234567812345670", None), // Luhn holds, no brand
             ("4", None),
             ("", None),
