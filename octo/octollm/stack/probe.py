@@ -40,10 +40,27 @@ async def http_ready(url: str) -> None:
 
 
 async def nats_ready(url: str) -> None:
-    """A client can connect to NATS and JetStream answers it."""
+    """A client can connect to NATS and is answered."""
     import nats
+    from nats.errors import NoServersError
 
-    connection = await nats.connect(url, allow_reconnect=False, connect_timeout=2)
+    refusals: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        refusals.append(error)
+
+    try:
+        connection = await nats.connect(
+            url,
+            error_cb=note,
+            connect_timeout=2,
+            allow_reconnect=False,
+            # Without these two the client tries for two minutes before it says that nobody is there.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.05,
+        )
+    except NoServersError:
+        raise StackError(str(refusals[-1]) if refusals else "no answer") from None
     try:
         await connection.flush(2)
     finally:

@@ -28,6 +28,9 @@ from octollm.stack.supervisor import Supervisor
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+REACH_SECONDS = 5.0
+"""How long a server that somebody else runs has to answer."""
+
 LEFTOVER_SECONDS = 15.0
 """How long a new stack lets what a killed one left end by itself; Postgres may be writing a checkpoint."""
 
@@ -279,7 +282,10 @@ class Stack:
         if options.bootstrap and "nats" in self._urls:
             began = time.monotonic()
             self._report(STREAMS, State.STARTING)
-            await options.bootstrap(self._urls["nats"])
+            try:
+                await options.bootstrap(self._urls["nats"])
+            except Exception as error:  # whatever the contract's bootstrap refuses for, the start ends with its reason
+                raise StackError(f"the streams can't be made: {error}") from error
             options.progress(Progress(STREAMS, State.READY, time.monotonic() - began))
 
     async def _postgres(self) -> None:
@@ -308,7 +314,8 @@ class Stack:
     async def _reach(self, name: str, answer: Awaitable[None]) -> None:
         """Ask once a server that somebody else runs."""
         try:
-            await answer
+            async with asyncio.timeout(REACH_SECONDS):
+                await answer
         except Exception as error:  # three protocols, many kinds of failure, one meaning
             reason = str(error) or type(error).__name__
             raise StackError(
