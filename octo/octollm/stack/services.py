@@ -25,6 +25,8 @@ HARMLESS = frozenset(
         "TMPDIR",
         "TERM",
         "NO_COLOR",
+        "OCTO_CONFIG",
+        "OCTO_LOG",
         "VIRTUAL_ENV",
         "PYTHONPATH",
         "SSL_CERT_FILE",
