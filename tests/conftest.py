@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -31,3 +32,16 @@ async def nats(nats_url: str) -> AsyncIterator[bus.Client]:
 def task_id() -> str:
     """A task of the test's own."""
     return str(uuid.uuid4())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skip that tests/skips.txt does not list fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    listed = (Path(__file__).parent / "skips.txt").read_text().splitlines()
+    allowed = {line.split("  # ")[0].strip() for line in listed if line and not line.startswith("#")}
+    unexpected = sorted({report.nodeid for report in reporter.stats.get("skipped", ())} - allowed)
+    if unexpected:
+        reporter.write_line(f"skipped, but not in tests/skips.txt: {', '.join(unexpected)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
