@@ -11,7 +11,8 @@ def describe() -> str:
     models = [line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     kib = int(Path("/proc/meminfo").read_text().split()[1])
     cores = len(os.sched_getaffinity(0))
-    return f"{models[0] if models else platform.machine()}, {cores} cores, {kib / 2**20:.0f} GiB, Linux {platform.release()}"
+    model = models[0] if models else platform.machine()
+    return f"{model}, {cores} cores, {kib / 2**20:.0f} GiB, Linux {platform.release()}"
 
 
 def percentiles(values: list[float]) -> str:

@@ -1,7 +1,7 @@
 """How long a two-step task takes, and what it writes: `python -m bench.task`.
 
-Tasks enter by `task.submit` with a plan of their own (two `true` steps in the real sandbox, one after the other, fsync on);
-the clock runs from the publish to the stored `task.completed` as a follower of the log sees it.
+Tasks enter by `task.submit` with a plan of their own: two `true` steps in the real sandbox, one after the other.
+The clock runs from the publish to the stored `task.completed` as a follower of the log sees it; fsync is on.
 """
 
 import asyncio

@@ -35,7 +35,8 @@ async def connect(settings: NatsSettings, name: str, patience_s: float | None = 
             _log.warning("nats error", error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
-        _log.warning("nats disconnected; reconnecting")
+        if not client.is_closed:
+            _log.warning("nats disconnected; reconnecting")
 
     async def on_reconnect() -> None:
         _log.info("nats reconnected")
