@@ -12,7 +12,7 @@ Errors, all of them LogError:
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,7 +166,7 @@ class Log:
 
     async def follow(
         self, start_seq: int = 1, subjects: Sequence[str] = (">",), batch: int = 256
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Every event from `start_seq` on, in order, for ever; subjects are NATS wildcards.
 
         Survives reconnects and a lost consumer. Raises Undecodable for a message that is no event.
