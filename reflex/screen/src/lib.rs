@@ -60,3 +60,39 @@ pub fn screen(text: &str, role: Role, ruleset: &Ruleset) -> Screening {
         truncated: spans_cut || findings_cut,
     }
 }
+
+/// Screens a value that stands under a key, such as a member of a JSON object: the key is the value's context (a bare
+/// number under `ssn` is one). Places are those in `value`; the key itself is screened with [`screen`].
+#[must_use]
+pub fn screen_member(key: &str, value: &str, role: Role, ruleset: &Ruleset) -> Screening {
+    // More of the key can't matter: no context word is farther away.
+    let tail = &key[key.ceil_char_boundary(key.len().saturating_sub(rule::CONTEXT_BEFORE))..];
+    let prefix = format!("{tail}: ");
+    let whole = screen(&format!("{prefix}{value}"), role, ruleset);
+    let points = prefix.chars().count();
+    let spans = whole.spans.into_iter().filter_map(|span| {
+        let place = span.place.after(prefix.len(), points)?;
+        Some(Span { place, ..span })
+    });
+    // A finding that takes in the key is a play of words of ours: `system: …` forges a role, the member system does not.
+    let own = whole
+        .findings
+        .into_iter()
+        .filter(|found| found.place.byte_start >= prefix.len());
+    let findings: Vec<Finding> = own
+        .filter_map(|found| {
+            Some(Finding {
+                place: found.place.after(prefix.len(), points)?,
+                ..found
+            })
+        })
+        .collect();
+    let (score, decision) = decide::decide(&findings, role);
+    Screening {
+        spans: spans.collect(),
+        findings,
+        score,
+        decision,
+        truncated: whole.truncated,
+    }
+}

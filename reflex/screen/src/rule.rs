@@ -14,7 +14,7 @@ use crate::view::OPAQUE;
 const MAX_MATCH: usize = 4096;
 
 /// Bytes before and after a value in which its context words may stand.
-const CONTEXT_BEFORE: usize = 64;
+pub(crate) const CONTEXT_BEFORE: usize = 64;
 const CONTEXT_AFTER: usize = 32;
 
 /// What context words add to a rule's confidence, thousandths.

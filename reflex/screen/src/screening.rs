@@ -122,6 +122,18 @@ pub struct Place {
     pub end: usize,
 }
 
+impl Place {
+    /// The part of this place that lies after a prefix, counted from the end of the prefix.
+    pub(crate) fn after(self, bytes: usize, points: usize) -> Option<Self> {
+        (self.byte_end > bytes).then(|| Self {
+            byte_start: self.byte_start.saturating_sub(bytes),
+            byte_end: self.byte_end - bytes,
+            start: self.start.saturating_sub(points),
+            end: self.end - points,
+        })
+    }
+}
+
 /// Personal data in the text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {

@@ -2,7 +2,7 @@
 
 use octollm_screen::{
     MAX_SPANS, Placeholders, Role, Ruleset, Screening, Strategy as Redaction, UNSCREENED, redact,
-    screen,
+    screen, screen_member,
 };
 use proptest::prelude::*;
 
@@ -72,6 +72,11 @@ proptest! {
     #[test]
     fn spans_are_ordered_apart_and_map_back(text in text()) {
         assert_well_formed(&text, &screen(&text, Role::Context, Ruleset::builtin()));
+    }
+
+    #[test]
+    fn a_member_maps_back_to_its_value(key in text(), value in text()) {
+        assert_well_formed(&value, &screen_member(&key, &value, Role::Context, Ruleset::builtin()));
     }
 
     #[test]
