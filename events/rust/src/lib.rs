@@ -1,1 +1,27 @@
-//! Placeholder
+//! The contract that all services share, in Rust: `events/README.md` is the specification.
+//!
+//! * [`carrier`] the generated payload types; [`schema`] decides whether a payload is valid
+//! * [`envelope`] stored and new events, positions, ids, the hash chain
+//! * [`bus`] the connection; [`log`] append, read, follow; [`consumer`] durable deliveries
+//! * [`streams`] makes streams and consumers; [`config`], [`errors`], [`service`] are what every service needs
+//! * [`testing`] (feature `testing`) starts a real broker
+
+pub mod bus;
+pub mod carrier;
+pub mod config;
+pub mod consumer;
+pub mod envelope;
+pub mod errors;
+pub mod log;
+mod pull;
+pub mod schema;
+pub mod service;
+pub mod streams;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use bus::Bus;
+pub use consumer::{Consumer, Delivery};
+pub use envelope::{Event, NewEvent, Position};
+pub use log::{AppendError, Log};
+pub use schema::{Payload, SchemaViolation};

@@ -55,37 +55,37 @@ pub fn generate(events: &Path) -> String {
     }
 
     let mut out = String::from(HEADER);
-    out.push_str("\n/// Every schema as `(name, version, text)`.\npub(crate) const SCHEMAS: &[(&str, u32, &str)] = &[\n");
+    out.push_str("\n/// Every schema as `(name, version, text)`.\n#[rustfmt::skip]\npub(crate) const SCHEMAS: &[(&str, u32, &str)] = &[\n");
     for Document { name, version, .. } in &documents {
         let path = format!("../../schemas/{name}/v{version}.json");
-        write!(
+        writeln!(
             out,
-            "    (\n        \"{name}\",\n        {version},\n        include_str!(\"{path}\"),\n    ),\n"
+            "    (\"{name}\", {version}, include_str!(\"{path}\")),"
         )
         .unwrap();
+    }
+    out.push_str("];\n\n/// Every event as `(kind, version)`.\npub(crate) const FACTS: &[(&str, u32)] = &[\n");
+    for Document { name, version, .. } in &documents {
+        if name.contains('.') && !commands.contains(name) {
+            writeln!(out, "    (\"{name}\", {version}),").unwrap();
+        }
     }
     out.push_str("];\n");
     for item in types.items.values() {
         out.push('\n');
         out.push_str(item);
     }
-    for Document {
-        name,
-        version,
-        schema,
-    } in documents
-        .iter()
-        .filter(|document| document.name.contains('.'))
-    {
-        let title = text(schema, "title");
-        let role = if commands.contains(name) {
+    for message in documents.iter().filter(|it| it.name.contains('.')) {
+        let title = text(&message.schema, "title");
+        let (kind, version) = (&message.name, message.version);
+        let role = if commands.contains(kind) {
             "Command"
         } else {
             "Fact"
         };
         write!(
             out,
-            "\nimpl Payload for {title} {{\n    const KIND: &'static str = \"{name}\";\n    const VERSION: u32 = {version};\n}}\n\nimpl {role} for {title} {{}}\n"
+            "\nimpl Payload for {title} {{\n    const KIND: &'static str = \"{kind}\";\n    const VERSION: u32 = {version};\n}}\n\nimpl {role} for {title} {{}}\n"
         )
         .unwrap();
     }
@@ -186,9 +186,7 @@ impl Types {
             let mut rust = self.type_of(name, field, property);
             out.push_str(&doc(property, "    "));
             if !required.contains(&field.as_str()) {
-                out.push_str(
-                    "    #[serde(default, skip_serializing_if = \"Option::is_none\")]\n",
-                );
+                out.push_str("    #[serde(default, skip_serializing_if = \"Option::is_none\")]\n");
                 rust = format!("Option<{rust}>");
             }
             let field = if field == "type" { "r#type" } else { field };
@@ -349,9 +347,9 @@ fn pascal(words: &str) -> String {
         .map(|word| {
             let word = word.to_lowercase();
             let mut letters = word.chars();
-            letters
-                .next()
-                .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+            letters.next().map_or_else(String::new, |first| {
+                first.to_uppercase().collect::<String>() + letters.as_str()
+            })
         })
         .collect()
 }

@@ -1,0 +1,120 @@
+//! The connection to the broker.
+
+use crate::config::NatsSettings;
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerError};
+use std::time::Duration;
+use tokio::sync::{broadcast, watch};
+
+const RECONNECT_DELAY: Duration = Duration::from_millis(250);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The broker's URL or options can't be used; an unreachable broker is no error but waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("can't connect to NATS: {0}; check OCTO_NATS__URL")]
+pub struct ConnectError(#[from] async_nats::ConnectError);
+
+/// The broker does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("NATS is {0}")]
+pub struct Disconnected(String);
+
+/// A connection that never gives up; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    client: Client,
+    /// Counts connections: what the broker held for an earlier one (pull requests) is gone.
+    connections: watch::Receiver<u64>,
+    /// What the broker said of refused publishes: the publish itself would only time out.
+    refusals: broadcast::Sender<String>,
+}
+
+impl Bus {
+    /// Connects as `service`, whose inboxes are `_INBOX_<service>.>`. Returns before the broker is
+    /// reached; what is sent meanwhile waits.
+    pub async fn connect(settings: &NatsSettings, service: &str) -> Result<Self, ConnectError> {
+        let (connected, connections) = watch::channel(0_u64);
+        let (refusals, _) = broadcast::channel(64);
+        let refused = refusals.clone();
+        let client = ConnectOptions::new()
+            .name(service)
+            .custom_inbox_prefix(format!("_INBOX_{service}"))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|_| RECONNECT_DELAY)
+            .ping_interval(PING_INTERVAL)
+            .event_callback(move |event| {
+                match &event {
+                    ConnectionEvent::Connected => {
+                        connected.send_modify(|count| *count += 1);
+                        tracing::info!("connected to NATS");
+                    }
+                    ConnectionEvent::ServerError(ServerError::Other(text)) => {
+                        tracing::warn!(error = %text, "NATS reported an error");
+                        // Nobody listening is fine: no publish of ours is waiting.
+                        let _ = refused.send(text.clone());
+                    }
+                    other => tracing::warn!(event = %other, "NATS connection"),
+                }
+                std::future::ready(())
+            })
+            .connect(settings.url.as_str())
+            .await?;
+        Ok(Self {
+            client,
+            connections,
+            refusals,
+        })
+    }
+
+    /// The client underneath, for what this crate does not cover (object store, commands).
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A JetStream context on this connection.
+    pub fn jetstream(&self) -> async_nats::jetstream::Context {
+        async_nats::jetstream::new(self.client.clone())
+    }
+
+    /// Whether the broker answers, within a second; for `/ready`.
+    pub async fn check(&self) -> Result<(), Disconnected> {
+        match self.client.connection_state() {
+            State::Connected => {}
+            state => return Err(Disconnected(state.to_string())),
+        }
+        match tokio::time::timeout(PROBE_TIMEOUT, self.client.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Disconnected(error.to_string())),
+            Err(_) => Err(Disconnected("silent".to_owned())),
+        }
+    }
+
+    /// Changes with every (re)connection.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
+    }
+
+    /// What the broker refuses from now on.
+    pub(crate) fn refusals(&self) -> Refusals {
+        Refusals(self.refusals.subscribe())
+    }
+}
+
+/// A watch for the broker's permission errors.
+pub(crate) struct Refusals(broadcast::Receiver<String>);
+
+impl Refusals {
+    /// Returns when the broker has refused a publish to `subject`, else never.
+    pub(crate) async fn of(&mut self, subject: &str) {
+        let refused = format!("permissions violation for publish to \"{subject}\"").to_lowercase();
+        loop {
+            match self.0.recv().await {
+                Ok(text) if text.to_lowercase().contains(&refused) => return,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+}

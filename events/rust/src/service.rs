@@ -1,0 +1,135 @@
+//! What every service needs: logging, a stop signal, and (feature `http`) its probe routes.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// JSON lines on stdout; `OCTO_LOG` holds the filter (`info` without it). Call once, at the start.
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_env("OCTO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .init();
+}
+
+/// A token that SIGTERM or SIGINT cancels. Call inside the runtime; fails where signals can't be watched.
+pub fn stop_signal() -> std::io::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop");
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+#[cfg(feature = "http")]
+pub use probes::Probes;
+
+#[cfg(feature = "http")]
+mod probes {
+    use actix_web::http::header::ContentType;
+    use actix_web::web::{Data, ServiceConfig, get};
+    use actix_web::{HttpResponse, Responder};
+    use futures::future::{BoxFuture, join_all};
+    use prometheus::{Encoder, Registry, TextEncoder};
+    use serde_json::json;
+    use std::collections::BTreeMap;
+    use std::future::Future;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+    type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+    /// The routes `/health`, `/ready` and `/metrics` of a service.
+    #[derive(Clone)]
+    pub struct Probes {
+        service: &'static str,
+        checks: Vec<(&'static str, Check)>,
+        registry: Registry,
+    }
+
+    impl Probes {
+        /// `registry` holds the service's metrics.
+        pub fn new(service: &'static str, registry: Registry) -> Self {
+            Self {
+                service,
+                checks: Vec::new(),
+                registry,
+            }
+        }
+
+        /// Adds a dependency; its check runs with every `/ready`, two seconds at most.
+        pub fn check<F, R, E>(mut self, name: &'static str, check: F) -> Self
+        where
+            F: Fn() -> R + Send + Sync + 'static,
+            R: Future<Output = Result<(), E>> + Send + 'static,
+            E: std::fmt::Display,
+        {
+            let check: Check = Arc::new(move || {
+                let outcome = check();
+                Box::pin(async move { outcome.await.map_err(|error| error.to_string()) })
+            });
+            self.checks.push((name, check));
+            self
+        }
+
+        /// Adds the routes: `App::new().configure(|app| probes.routes(app))`.
+        pub fn routes(&self, app: &mut ServiceConfig) {
+            app.app_data(Data::new(self.clone()))
+                .route("/health", get().to(health))
+                .route("/ready", get().to(ready))
+                .route("/metrics", get().to(metrics));
+        }
+    }
+
+    /// Liveness: the process answers.
+    async fn health(probes: Data<Probes>) -> impl Responder {
+        HttpResponse::Ok().json(json!({ "status": "ok", "service": probes.service }))
+    }
+
+    /// Readiness: 503 names what fails.
+    async fn ready(probes: Data<Probes>) -> impl Responder {
+        let outcomes = join_all(probes.checks.iter().map(|(name, check)| async move {
+            let outcome = match tokio::time::timeout(CHECK_TIMEOUT, check()).await {
+                Ok(Ok(())) => "ok".to_owned(),
+                Ok(Err(reason)) => reason,
+                Err(_) => "no answer in time".to_owned(),
+            };
+            (*name, outcome)
+        }));
+        let checks: BTreeMap<_, _> = outcomes.await.into_iter().collect();
+        let all_well = checks.values().all(|outcome| outcome == "ok");
+        let (mut response, status) = if all_well {
+            (HttpResponse::Ok(), "ready")
+        } else {
+            (HttpResponse::ServiceUnavailable(), "not ready")
+        };
+        response.json(json!({ "status": status, "service": probes.service, "checks": checks }))
+    }
+
+    async fn metrics(probes: Data<Probes>) -> impl Responder {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::new();
+        match encoder.encode(&probes.registry.gather(), &mut text) {
+            Ok(()) => HttpResponse::Ok()
+                .content_type(encoder.format_type())
+                .body(text),
+            Err(error) => HttpResponse::InternalServerError()
+                .content_type(ContentType::plaintext())
+                .body(error.to_string()),
+        }
+    }
+}
