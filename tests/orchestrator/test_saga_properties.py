@@ -143,6 +143,7 @@ def test_every_task_ends_by_its_timers_alone(
         intents = decide(state, FOLDED) or decide(state, trigger)
         assert intents, "a deadline at which nothing is decided would be set again and again"
         while intents:
+            assert isinstance(state, Open)
             history.add(intents[0], (max(due, state.at) - at(0)).total_seconds())
             state = fold(history.events)
             intents = decide(state, trigger)
