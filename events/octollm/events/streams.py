@@ -58,24 +58,24 @@ def _object_store(bucket: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def ensure(where: Client | str) -> None:
+async def ensure(where: Client | str, make: bool = True) -> None:
     """Makes what is missing and checks what is there; raises StreamDrift, BootstrapFailed or ConnectionError.
 
-    `where` is a connection or the URL of a broker.
+    `where` is a connection or the URL of a broker. Without `make` nothing is changed, and what is missing is a drift.
     """
     if isinstance(where, str):
         client = await connect(NatsSettings(url=where), "bootstrap", patience_s=_RETRY_S)
         try:
-            return await ensure(client)
+            return await ensure(client, make)
         finally:
             await client.close()
     differences: list[tuple[str, str, Any, Any]] = []
     for config in definitions()["streams"] + [_object_store(bucket) for bucket in definitions()["object_stores"]]:
         name = config["name"]
         info = await _api(where, f"STREAM.INFO.{name}", {})
-        if info is None:
+        if info is None and make:
             info = await _api(where, f"STREAM.CREATE.{name}", config)
-        differences += _compare(f"stream {name}", config, info or {})
+        differences += _compare(f"stream {name}", config, info)
     for wanted in definitions()["consumers"]:
         stream, durable = wanted["stream"], wanted["durable_name"]
         config = {key: value for key, value in wanted.items() if key != "stream"}
@@ -83,16 +83,18 @@ async def ensure(where: Client | str) -> None:
             # The broker keeps a single filter under its older name.
             config["filter_subject"] = config.pop("filter_subjects")[0]
         info = await _api(where, f"CONSUMER.INFO.{stream}.{durable}", {})
-        if info is None:
+        if info is None and make:
             body = {"stream_name": stream, "config": config, "action": "create"}
             info = await _api(where, f"CONSUMER.DURABLE.CREATE.{stream}.{durable}", body)
-        differences += _compare(f"consumer {stream}/{durable}", config, info or {})
+        differences += _compare(f"consumer {stream}/{durable}", config, info)
     if differences:
         raise StreamDrift(differences)
     return None
 
 
-def _compare(name: str, wanted: dict[str, Any], info: dict[str, Any]) -> list[tuple[str, str, Any, Any]]:
+def _compare(name: str, wanted: dict[str, Any], info: dict[str, Any] | None) -> list[tuple[str, str, Any, Any]]:
+    if info is None:
+        return [(name, "existence", True, False)]
     found = info.get("config", {})
     return [
         (name, setting, value, found.get(setting)) for setting, value in wanted.items() if found.get(setting) != value
