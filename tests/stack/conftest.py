@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pytest
 
 from octollm.stack import Service, Stack, StackOptions
+from octollm.stack.leftovers import clear
 from octollm.stack.state import StackState, read
 
 HERE = Path(__file__).parent
@@ -104,6 +105,8 @@ async def supervising(data_dir: Path, servers: str, *words: str) -> AsyncIterato
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
         await process.communicate()
+        if last := read(data_dir):
+            await clear(last.leftovers, 5)
 
 
 @pytest.fixture(name="supervising")
@@ -119,4 +122,3 @@ def untouched(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     assert {path: path.stat().st_mode for path in watched} == watched
     assert Path("/etc/passwd").read_bytes() == accounts
-

@@ -1,7 +1,7 @@
 """A service for the stack's tests: answers /ready, /pid and /environment on the port that OCTO_FAKE__PORT names.
 
-Words on the command line make it misbehave: ``ignore-term`` ignores SIGTERM, ``grandchild`` leaves a process of a session
-of its own behind, ``die-after=<seconds>`` ends by itself once it serves, ``die-at-once`` before, ``not-ready`` answers 503.
+Words on its command line make it misbehave: ``ignore-term`` ignores SIGTERM, ``grandchild`` starts a process in a
+session of its own, ``die-after=<seconds>`` ends by itself once it serves, ``die-at-once`` before, ``not-ready`` answers 503.
 """
 
 import json
@@ -24,8 +24,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        print(format % args)
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        print(self.requestline, code)
 
 
 if "die-at-once" in WORDS:

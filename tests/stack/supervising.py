@@ -1,4 +1,4 @@
-"""Runs a stack as ``octo up`` does, for tests that kill it: ``supervising.py <data dir> <servers> [word of the fake…]``.
+"""Runs a stack as ``octo up`` does, for tests that kill it: ``supervising.py <data dir> <servers> [fake's word…]``.
 
 Prints a line of JSON for every step of progress.
 """

@@ -21,6 +21,8 @@ from octollm.stack.program import Kind, Program
 USER = "octollm"
 DATABASE = "octollm"
 INIT_SECONDS = 60.0
+STATUS_LINE = 7
+"""Where ``postmaster.pid`` holds the status (pidfile.h, LOCK_FILE_LINE_PM_STATUS), counted from 0."""
 
 SETTINGS = {
     "listen_addresses": HOST,
@@ -28,6 +30,7 @@ SETTINGS = {
     "max_connections": "100",
     "shared_buffers": "64MB",
     "jit": "off",
+    "recovery_init_sync_method": "syncfs",  # after a crash one call instead of an fsync of a thousand files
     # Rows and parameters may hold what a task holds, so neither they nor the statement are logged with an error.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
@@ -76,6 +79,7 @@ async def program(
     dsn = url(port, password)
 
     async def ready() -> None:
+        _accepting(directory)
         await _database(dsn)
         await probe.postgres_ready(dsn)
 
@@ -101,19 +105,26 @@ def _fresh(directory: Path, password_file: Path) -> bool:
     return not directory.exists()
 
 
+def _accepting(directory: Path) -> None:
+    """Read what the server says of itself, as pg_ctl does: to connect too early would put a FATAL into its log."""
+    try:
+        lines = (directory / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        lines = []
+    status = lines[STATUS_LINE].strip() if len(lines) > STATUS_LINE else "starting"
+    if status != "ready":
+        raise StackError(f"the server says it is {status}")
+
+
 async def _database(dsn: str) -> None:
     """Create the database at the first start."""
     import asyncpg
 
+    connection = await asyncpg.connect(dsn, database="postgres", timeout=2)
     try:
-        connection = await asyncpg.connect(dsn, timeout=2)
-    except asyncpg.InvalidCatalogNameError:
-        connection = await asyncpg.connect(dsn, database="postgres", timeout=2)
-        try:
+        if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
             await connection.execute(f"CREATE DATABASE {DATABASE}")
-        finally:
-            await connection.close(timeout=2)
-    else:
+    finally:
         await connection.close(timeout=2)
 
 

@@ -1,6 +1,7 @@
 """The stack: servers, streams, services, in that order; supervised while it runs; stopped in the opposite order."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -224,13 +225,11 @@ class Stack:
 
     async def _outlive_the_last(self) -> None:
         """Wait until nothing is left of an earlier stack that was killed; what it ran may be ending just now."""
-        earlier = state.read(self.data_dir)
-
-        def left() -> set[int]:
-            return (earlier.leftovers() if earlier else set()) | self._postgres_left()
-
-        await leftovers.clear(left, LEFTOVER_SECONDS)
-        state.remove(self.data_dir)
+        await leftovers.clear(self._postgres_left, LEFTOVER_SECONDS)
+        if earlier := state.read(self.data_dir):
+            await leftovers.clear(earlier.listed, LEFTOVER_SECONDS)
+            await leftovers.clear(earlier.leftovers, 0)
+            state.remove(self.data_dir)
 
     def _choose_ports(self) -> None:
         """All of them before anything is started, so that a busy one is told at once."""
@@ -347,7 +346,8 @@ class Stack:
         await supervisor.start(self.options.start_seconds)
 
     def _changed(self, supervisor: Supervisor, reason: str) -> None:
-        self._write()
+        with contextlib.suppress(OSError):  # a disk that is full mustn't end the supervision
+            self._write()
         self.options.progress(Progress(supervisor.program.name, supervisor.state, supervisor.seconds, reason))
 
     def _report(self, name: str, to: State, detail: str = "") -> None:

@@ -66,12 +66,15 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 return process.address
         raise NotRunning(f"this stack has no service {service!r}; it has {', '.join(p.name for p in self.processes)}")
 
-    def leftovers(self) -> set[int]:
-        """Processes of this stack that still run."""
+    def listed(self) -> set[int]:
+        """Programs of this stack that still run; without their supervisor they were told to end."""
         if self.boot_id != procfs.boot_id():
             return set()
-        listed = {process.pid for process in self.processes if process.pid and process.alive}
-        return listed | procfs.marked(self.stack_id)
+        return {process.pid for process in self.processes if process.pid and process.alive}
+
+    def leftovers(self) -> set[int]:
+        """Whatever of this stack still runs, strays that a service spawned among it."""
+        return self.listed() | procfs.marked(self.stack_id)
 
 
 def write(data_dir: Path, state: StackState) -> None:
@@ -146,7 +149,8 @@ async def down(data_dir: Path, drain_seconds: float = 30.0) -> None:
         raise NotReady(
             f"the stack's supervisor (pid {state.pid}) doesn't end; `kill -9 {state.pid}` ends its programs too"
         )
-    await leftovers.clear(state.leftovers, HURRY_SECONDS)
+    await leftovers.clear(state.listed, HURRY_SECONDS)
+    await leftovers.clear(state.leftovers, 0)
     if (last := read(data_dir)) and last.stack_id == state.stack_id:
         remove(data_dir)
 

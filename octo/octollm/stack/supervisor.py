@@ -52,6 +52,8 @@ class Supervisor:
         self._status = 0
         self._deaths: deque[float] = deque()
         self._ready = asyncio.Event()
+        self._restarting = asyncio.Lock()
+        self._closed = False
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -101,6 +103,8 @@ class Supervisor:
         Raises NotReady, with the log's tail, when it ends or doesn't answer within ``deadline_seconds``. It isn't tried
         again: what fails at the first start is as a rule a setting, and waiting would only hide it.
         """
+        if self._closed:
+            raise NotReady(f"{self.program.name} isn't started: the stack is being stopped")
         child = self._spawn()
         self._enter(State.STARTING)
         reason = await self._answer(child, deadline_seconds)
@@ -152,7 +156,12 @@ class Supervisor:
             await asyncio.sleep(backoff(len(self._deaths), random.random()))  # noqa: S311 - jitter
             self.restarts += 1
             self.began = time.monotonic()
-            child = self._spawn()
+            try:
+                child = self._spawn()
+            except OSError as error:
+                self._enter(State.FAILED, str(error))
+                self._gave_up(GaveUp(f"{self.program.name} can't be started again ({error}); everything was stopped"))
+                return
             self._enter(State.STARTING)
             if await self._answer(child) is None:
                 self._enter(State.READY)
@@ -179,6 +188,10 @@ class Supervisor:
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """Stop for good; ``hurry`` cuts the drain short, even while it is under way."""
+        self._closed = True
+        await self._halt(hurry)
+
+    async def _halt(self, hurry: asyncio.Event) -> None:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
@@ -192,7 +205,8 @@ class Supervisor:
 
     async def restart(self, deadline_seconds: float) -> None:
         """Stop gracefully and start again; it doesn't count as a death."""
-        await self.stop(asyncio.Event())
-        self.restarts += 1
-        self.began = time.monotonic()
-        await self.start(deadline_seconds)
+        async with self._restarting:
+            await self._halt(asyncio.Event())
+            self.restarts += 1
+            self.began = time.monotonic()
+            await self.start(deadline_seconds)
