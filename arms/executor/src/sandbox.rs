@@ -1,0 +1,184 @@
+//! Where a step's programs run.
+//!
+//! [`Sandbox`] is what the rest of the executor knows; [`namespace`] is the backend that needs no daemon: a launcher
+//! process (this same binary) builds Linux namespaces around the programs and reports what became of them.
+
+mod capture;
+mod init;
+pub mod launcher;
+pub mod namespace;
+mod protocol;
+mod syscall;
+mod view;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::action::Redirect;
+
+pub use capture::{Captured, HEAD_BYTES, TAIL_BYTES};
+
+/// Runs pipelines isolated from the host.
+pub trait Sandbox: Send + Sync {
+    /// Runs one pipeline until it ends, exceeds a limit, or is cancelled. When this returns, no process of the
+    /// pipeline is left, whatever it did to escape its parent. Dropping the future kills the pipeline, too.
+    fn run<'a>(
+        &'a self,
+        job: Job,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Run, SandboxError>>;
+}
+
+/// A pipeline and what it may use.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The task's workspace on the host; inside it is `/work` and the working directory.
+    pub workspace: PathBuf,
+    /// Programs, wired by pipes; at least one.
+    pub stages: Vec<Program>,
+    /// Standard input of the first stage.
+    pub stdin: Option<String>,
+    /// Where the last stage's stdout goes instead of the output.
+    pub redirect: Option<Redirect>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// A program and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Absolute path inside the sandbox, which shows the host's `/usr`.
+    pub path: PathBuf,
+    /// Name and arguments; no NUL bytes.
+    pub argv: Vec<String>,
+}
+
+/// What a pipeline may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Wall clock, from the start of the programs.
+    pub wall: Duration,
+    /// CPU seconds of one process.
+    pub cpu_seconds: u64,
+    /// Address space of one process, bytes.
+    pub memory_bytes: u64,
+    /// Processes of the whole pipeline.
+    pub processes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Bytes of one file.
+    pub file_bytes: u64,
+    /// Bytes of `/tmp` and of `/dev/shm`, each.
+    pub tmp_bytes: u64,
+    /// stdout and stderr together, bytes.
+    pub output_bytes: u64,
+}
+
+/// What became of a pipeline.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Why it ended.
+    pub ending: Ending,
+    /// How each stage ended, in order; empty if they were not started.
+    pub stages: Vec<StageExit>,
+    /// What the last stage wrote to stdout.
+    pub stdout: Captured,
+    /// What all stages wrote to stderr.
+    pub stderr: Captured,
+    /// What it used.
+    pub usage: Usage,
+    /// The layers of isolation that were in force.
+    pub layers: Vec<Layer>,
+}
+
+/// Why a pipeline ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// All stages ended by themselves.
+    Completed,
+    /// The wall clock ran out; everything was killed.
+    TimedOut,
+    /// More output than granted; everything was killed.
+    OutputLimit,
+    /// Cancelled; everything was killed.
+    Cancelled,
+    /// It could not be started as asked: a redirect's directory is missing, a program can't be executed.
+    NotStarted(String),
+}
+
+/// How one stage ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageExit {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(u8),
+}
+
+impl StageExit {
+    /// Whether it exited with code 0.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// What a pipeline used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Wall clock from the start of the programs until none was left.
+    pub duration: Duration,
+    /// User and system time of all processes.
+    pub cpu: Duration,
+    /// Largest resident set of one process, bytes. Never below the launcher's own, a few MiB: the kernel counts a
+    /// program's life before `execve`, too.
+    pub memory_peak_bytes: u64,
+}
+
+/// A layer of isolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// User namespace, entered as a user that is not root on the host.
+    UserNamespace,
+    /// Mount namespace with a root of its own: a read-only view of the system's programs and the workspace.
+    MountNamespace,
+    /// Process ids of its own; its first process is ours, and everything dies with it.
+    PidNamespace,
+    /// No network, not even loopback.
+    NetworkNamespace,
+    /// System V and POSIX message queues of its own.
+    IpcNamespace,
+    /// Host name of its own.
+    UtsNamespace,
+    /// Its own view of the control groups.
+    CgroupNamespace,
+    /// `/proc` shows its own processes only, and nothing of the kernel's settings.
+    PrivateProc,
+    /// No further user namespaces can be made inside.
+    NoNestedNamespaces,
+    /// A session keyring of its own.
+    SessionKeyring,
+    /// All capabilities dropped, the bounding set too, and locked.
+    NoCapabilities,
+    /// `no_new_privs`: set-id bits mean nothing.
+    NoNewPrivileges,
+    /// Resource limits of each process, and the number of processes.
+    ResourceLimits,
+}
+
+/// The sandbox could not do its work; the step is not to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A layer can't be had on this host. The code is `SANDBOX_UNAVAILABLE`.
+    #[error("the sandbox can't be set up: {0}; `octo doctor` says what this host lacks")]
+    Unavailable(String),
+    /// The launcher ended without a report, or did not confirm that everything is gone. The code is `INTERNAL_ERROR`.
+    #[error("the sandbox was lost: {0}; run the step again")]
+    Lost(String),
+}

@@ -1,0 +1,312 @@
+//! The sandbox's first process: builds the view, gives up every privilege, starts the stages, and reaps.
+//!
+//! It is process 1 of its namespace, so no signal from inside can end it, and when it ends the kernel kills whatever
+//! is left. It never executes another program and can't be traced from inside.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::time::TimeValLike;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, execve, ftruncate, pipe2, sethostname, setsid};
+
+use super::launcher::{During, SetupError};
+use super::protocol::{Order, Report, send};
+use super::view::{self, WORKSPACE};
+use super::{Layer, Limits, Program, StageExit, syscall};
+use crate::action::Redirect;
+use crate::workspace::open_beneath;
+
+/// The whole environment of a program.
+const ENVIRONMENT: [&std::ffi::CStr; 4] = [
+    c"PATH=/usr/bin:/bin",
+    c"HOME=/work",
+    c"LANG=C.UTF-8",
+    c"TMPDIR=/tmp",
+];
+/// Bytes that a program may lock in memory.
+const LOCKED_BYTES: u64 = 64 << 10;
+/// The launcher and this process count as processes of the sandbox's user, too.
+const OUR_PROCESSES: u64 = 2;
+
+/// Runs process 1 and ends it.
+pub(super) fn main(
+    order: &Order,
+    control: &UnixStream,
+    leash: &OwnedFd,
+    mut layers: Vec<Layer>,
+) -> ! {
+    let report = match enclose(order, leash, &mut layers) {
+        Err(SetupError(problem)) => Report::Unavailable(problem),
+        Ok(()) => {
+            layers.sort_unstable();
+            // Whatever can't be sent: the executor is gone, and so are we in a moment.
+            let _ = send(control, &Report::Ready(layers));
+            let started = watch_children().and_then(|children| Ok((start(order)?, children)));
+            match started {
+                Err(SetupError(problem)) => Report::NotStarted(problem),
+                Ok((stages, children)) => supervise(&stages, leash, &children),
+            }
+        }
+    };
+    let _ = send(control, &report);
+    syscall::exit_now(0)
+}
+
+/// Everything between a fresh process and the moment when a program may be started.
+fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<(), SetupError> {
+    prctl::set_pdeathsig(Signal::SIGKILL).during("tie the first process to the launcher")?;
+    if is_cut(leash, PollTimeout::ZERO)? {
+        return Err(SetupError("the launcher has ended".to_owned()));
+    }
+    setsid().during("leave the terminal")?;
+    sethostname("sandbox").during("name the sandbox")?;
+    if view::enter(order.limits.tmp_bytes)?.has_proc {
+        layers.push(Layer::PrivateProc);
+    }
+    syscall::drop_capabilities().during("drop all capabilities")?;
+    prctl::set_no_new_privs().during("give up new privileges")?;
+    // From here on nobody of the same user inside can trace this process or look into its descriptors.
+    prctl::set_dumpable(false).during("close the first process")?;
+    layers.extend([
+        Layer::NoCapabilities,
+        Layer::NoNewPrivileges,
+        Layer::ResourceLimits,
+    ]);
+    Ok(())
+}
+
+fn is_cut(leash: &OwnedFd, timeout: PollTimeout) -> Result<bool, SetupError> {
+    let mut watched = [PollFd::new(leash.as_fd(), PollFlags::empty())];
+    poll(&mut watched, timeout)
+        .during("look at the launcher")
+        .map(|ready| ready > 0)
+}
+
+/// A descriptor that is readable when a child has ended.
+fn watch_children() -> Result<SignalFd, SetupError> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).during("block SIGCHLD")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .during("make a signalfd")
+}
+
+/// Starts all stages, each reading what the one before writes.
+fn start(order: &Order) -> Result<Vec<Pid>, SetupError> {
+    let mut stdin = standard_input(order.stdin.as_deref())?;
+    let redirected = order.redirect.as_ref().map(open_redirect).transpose()?;
+    let mut started = Vec::with_capacity(order.stages.len());
+    for (index, program) in order.stages.iter().enumerate() {
+        let is_last = index + 1 == order.stages.len();
+        let (next_stdin, stdout) = if is_last {
+            (
+                None,
+                redirected
+                    .as_ref()
+                    .map(OwnedFd::try_clone)
+                    .transpose()
+                    .during("redirect")?,
+            )
+        } else {
+            let (read, write) = pipe2(OFlag::O_CLOEXEC).during("make a pipe")?;
+            (Some(read), Some(write))
+        };
+        started.push(spawn(program, &stdin, stdout.as_ref(), &order.limits)?);
+        if let Some(next) = next_stdin {
+            stdin = next;
+        }
+    }
+    Ok(started)
+}
+
+fn standard_input(text: Option<&str>) -> Result<OwnedFd, SetupError> {
+    let Some(text) = text else {
+        return open(
+            "/dev/null",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .during("open /dev/null");
+    };
+    // A file in memory and not a pipe: nobody has to keep writing while the programs run.
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create("stdin", flags).during("make stdin")?);
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.rewind())
+        .during("fill stdin")?;
+    let sealed = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(sealed)).during("seal stdin")?;
+    Ok(file.into())
+}
+
+/// Opens the file as the step's own user, so it can write nothing that a program of the step could not.
+fn open_redirect(redirect: &Redirect) -> Result<OwnedFd, SetupError> {
+    let path = &redirect.path;
+    let what = format!("redirect to {path}");
+    let workspace = open(
+        WORKSPACE,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
+    let append = if redirect.append {
+        OFlag::O_APPEND
+    } else {
+        OFlag::empty()
+    };
+    // O_NONBLOCK: opening a FIFO must not wait for its reader. Nothing is truncated before it is known to be a file.
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK | append;
+    let mode = Mode::from_bits_truncate(0o644);
+    let file = open_beneath(workspace.during(&what)?, path.as_str(), flags, mode).during(&what)?;
+    let found = fstat(&file).during(&what)?;
+    if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG
+        || found.st_nlink != 1
+    {
+        return Err(SetupError(format!(
+            "{what}: not a regular file with one name"
+        )));
+    }
+    if !redirect.append {
+        ftruncate(&file, 0).during(&what)?;
+    }
+    Ok(file)
+}
+
+/// Starts one program and returns once it has been executed, or with the reason why it could not be.
+fn spawn(
+    program: &Program,
+    stdin: &OwnedFd,
+    stdout: Option<&OwnedFd>,
+    limits: &Limits,
+) -> Result<Pid, SetupError> {
+    let what = format!("start {}", program.path.display());
+    let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
+    let path = c_string(program.path.as_os_str().as_bytes()).during(&what)?;
+    let argv = program
+        .argv
+        .iter()
+        .map(|argument| c_string(argument.as_bytes()));
+    let argv = argv.collect::<nix::Result<Vec<_>>>().during(&what)?;
+    let (failure, report_failure) = pipe2(OFlag::O_CLOEXEC).during("make a pipe")?;
+
+    match syscall::fork().during(&what)? {
+        ForkResult::Child => {
+            let Err(errno) = become_program(&path, &argv, stdin, stdout, limits);
+            let _ = nix::unistd::write(&report_failure, &(errno as i32).to_ne_bytes());
+            syscall::exit_now(127)
+        }
+        ForkResult::Parent { child } => {
+            drop(report_failure);
+            let mut errno = Vec::new();
+            File::from(failure).read_to_end(&mut errno).during(&what)?;
+            match errno.try_into() {
+                Ok(errno) => Err(Errno::from_raw(i32::from_ne_bytes(errno))).during(&what),
+                Err(_) => Ok(child), // nothing was written: `execve` closed the pipe
+            }
+        }
+    }
+}
+
+fn become_program(
+    path: &CString,
+    argv: &[CString],
+    stdin: &OwnedFd,
+    stdout: Option<&OwnedFd>,
+    limits: &Limits,
+) -> nix::Result<std::convert::Infallible> {
+    syscall::install(stdin, 0)?;
+    if let Some(stdout) = stdout {
+        syscall::install(stdout, 1)?;
+    }
+    syscall::close_on_exec_from(3)?;
+    syscall::reset_signals()?;
+    for (resource, limit) in [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_MEMLOCK, LOCKED_BYTES),
+        (Resource::RLIMIT_CPU, limits.cpu_seconds),
+        (Resource::RLIMIT_FSIZE, limits.file_bytes),
+        (Resource::RLIMIT_NOFILE, limits.open_files),
+        (Resource::RLIMIT_NPROC, limits.processes + OUR_PROCESSES),
+        (Resource::RLIMIT_AS, limits.memory_bytes),
+    ] {
+        let (_, most) = getrlimit(resource)?;
+        let limit = limit.min(most);
+        setrlimit(resource, limit, limit)?;
+    }
+    execve(path, argv, &ENVIRONMENT)
+}
+
+/// Waits for the stages, or for the launcher to let go, then kills and counts whatever is left.
+fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd) -> Report {
+    let mut exits: Vec<Option<StageExit>> = vec![None; stages.len()];
+    let mut record = |status: WaitStatus| {
+        let (pid, exit) = match status {
+            WaitStatus::Exited(pid, code) => (pid, StageExit::Code(code as u8)),
+            WaitStatus::Signaled(pid, signal, _) => (pid, StageExit::Signal(signal as i32 as u8)),
+            _ => return,
+        };
+        if let Some(index) = stages.iter().position(|stage| *stage == pid) {
+            exits[index] = Some(exit);
+        }
+    };
+    let mut running = stages.len();
+    while running > 0 {
+        let mut watched = [
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(leash.as_fd(), PollFlags::empty()),
+        ];
+        let polled = poll(&mut watched, PollTimeout::NONE);
+        if !matches!(polled, Ok(_) | Err(Errno::EINTR)) || watched[1].any().unwrap_or(true) {
+            break;
+        }
+        while let Ok(Some(_)) = children.read_signal() {}
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                break;
+            }
+            running -= usize::from(status.pid().is_some_and(|pid| stages.contains(&pid)));
+            record(status);
+        }
+    }
+    // As process 1, -1 means every process of the namespace but ourselves: no session, double fork, ignored or
+    // stopped process escapes. ESRCH says that there is none.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    loop {
+        match waitpid(None, None) {
+            Ok(status) => record(status),
+            Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    let (cpu_us, memory_peak_bytes) = used();
+    Report::Ended {
+        stages: exits,
+        cpu_us,
+        memory_peak_bytes,
+    }
+}
+
+/// CPU time of all processes that have ended, microseconds, and the largest resident set of one, bytes.
+fn used() -> (u64, u64) {
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or((0, 0), |usage| {
+        let cpu = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        let peak = usage.max_rss() * 1024; // the kernel counts in KiB
+        (cpu.max(0).cast_unsigned(), peak.max(0).cast_unsigned())
+    })
+}

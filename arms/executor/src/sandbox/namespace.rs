@@ -1,0 +1,329 @@
+//! The embedded backend: Linux namespaces, no daemon, no root needed.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use nix::unistd::geteuid;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::capture::{Allowance, Captured, drain};
+use super::launcher::SUBCOMMAND;
+use super::protocol::{Order, Report, encode};
+use super::{Ending, Job, Layer, Run, Sandbox, SandboxError, StageExit, Usage};
+use crate::workspace::Owner;
+
+/// How long the set-up may take; some milliseconds on a quiet machine.
+const SETUP_TIME: Duration = Duration::from_secs(15);
+/// How long the launcher may take to kill everything and to confirm it; beyond its own grace.
+const KILL_TIME: Duration = Duration::from_secs(10);
+/// How long an output may stay open after everything inside is gone. It never should.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Runs each pipeline in namespaces of its own, set up by a launcher process.
+#[derive(Debug)]
+pub struct Namespace {
+    launcher: PathBuf,
+    identity: Option<(u32, u32)>,
+    spawner: Spawner,
+}
+
+impl Namespace {
+    /// Uses the binary as launcher: `/proc/self/exe` for the executor itself. `owner` is the user that the programs
+    /// become where the executor is root; others run programs as themselves.
+    ///
+    /// # Errors
+    /// The executor is root and there is no other user to become, or no thread can be started.
+    pub fn new(launcher: PathBuf, owner: Option<Owner>) -> io::Result<Self> {
+        if owner.map_or(geteuid(), |owner| owner.uid).is_root() {
+            return Err(io::Error::other(
+                "programs must not run as root; set sandbox_uid to another user",
+            ));
+        }
+        let identity = owner.map(|owner| (owner.uid.as_raw(), owner.gid.as_raw()));
+        Ok(Self {
+            launcher,
+            identity,
+            spawner: Spawner::start()?,
+        })
+    }
+
+    async fn run_job(&self, job: Job, cancel: &CancellationToken) -> Result<Run, SandboxError> {
+        let Launched {
+            mut child,
+            reports,
+            hang_up,
+            stdout,
+            stderr,
+        } = self.launch(&job).await.map_err(unavailable)?;
+        let allowance = Allowance::new(job.limits.output_bytes);
+        let stop_draining = CancellationToken::new();
+        let _stop_at_the_end = stop_draining.clone().drop_guard();
+        let drained =
+            |output| tokio::spawn(drain(output, allowance.clone(), stop_draining.clone()));
+        let (stdout, stderr) = (drained(stdout), drained(stderr));
+
+        let mut session = Session {
+            reports,
+            hang_up: Some(hang_up),
+            ending: None,
+        };
+        let outcome = session.follow(&job, cancel, allowance.exceeded()).await;
+        if outcome.is_err() {
+            // The first process dies with the launcher, and with it everything inside.
+            let _ = child.start_kill();
+        }
+        let status = timeout(KILL_TIME, child.wait()).await;
+        let outcome = outcome?;
+        if !matches!(status, Ok(Ok(status)) if status.success()) {
+            return Err(SandboxError::Lost(
+                "the launcher did not end as it should".to_owned(),
+            ));
+        }
+        let (stdout, stderr) = tokio::join!(
+            collect(stdout, stop_draining.clone()),
+            collect(stderr, stop_draining.clone())
+        );
+        // The last bytes may have been read after the programs had ended.
+        let ending = match outcome.ending {
+            Ending::Completed if allowance.exceeded().is_cancelled() => Ending::OutputLimit,
+            ending => ending,
+        };
+        Ok(Run {
+            ending,
+            stdout,
+            stderr,
+            ..outcome
+        })
+    }
+
+    async fn launch(&self, job: &Job) -> io::Result<Launched> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        let (stdout, stdout_end) = io::pipe()?;
+        let (stderr, stderr_end) = io::pipe()?;
+        let mut command = Command::new(&self.launcher);
+        command
+            .arg(SUBCOMMAND)
+            .env_clear()
+            .current_dir(&job.workspace)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::from(stdout_end))
+            .stderr(Stdio::from(stderr_end))
+            .kill_on_drop(true);
+        let child = self.spawner.spawn(command).await?;
+        ours.set_nonblocking(true)?;
+        let (reports, mut hang_up) = UnixStream::from_std(ours)?.into_split();
+        let order = Order {
+            parent: std::process::id().cast_signed(),
+            identity: self.identity,
+            stages: job.stages.clone(),
+            stdin: job.stdin.clone(),
+            redirect: job.redirect.clone(),
+            limits: job.limits,
+        };
+        hang_up.write_all(&encode(&order)?).await?;
+        Ok(Launched {
+            child,
+            reports: BufReader::new(reports).lines(),
+            hang_up,
+            stdout: Receiver::from_owned_fd(stdout.into())?,
+            stderr: Receiver::from_owned_fd(stderr.into())?,
+        })
+    }
+}
+
+impl Sandbox for Namespace {
+    fn run<'a>(
+        &'a self,
+        job: Job,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Run, SandboxError>> {
+        Box::pin(self.run_job(job, cancel))
+    }
+}
+
+fn unavailable(error: io::Error) -> SandboxError {
+    SandboxError::Unavailable(format!("start the launcher: {error}"))
+}
+
+struct Launched {
+    child: Child,
+    reports: Lines<BufReader<OwnedReadHalf>>,
+    /// Dropping it is the request to kill everything.
+    hang_up: tokio::net::unix::OwnedWriteHalf,
+    stdout: Receiver,
+    stderr: Receiver,
+}
+
+/// The conversation with one launcher.
+struct Session {
+    reports: Lines<BufReader<OwnedReadHalf>>,
+    hang_up: Option<tokio::net::unix::OwnedWriteHalf>,
+    /// Why we hung up, if we did.
+    ending: Option<Ending>,
+}
+
+impl Session {
+    /// Follows the launcher until nothing of the job is left. The outputs of the result are still empty.
+    async fn follow(
+        &mut self,
+        job: &Job,
+        cancel: &CancellationToken,
+        too_much_output: &CancellationToken,
+    ) -> Result<Run, SandboxError> {
+        let mut run = Run {
+            ending: Ending::Completed,
+            stages: Vec::new(),
+            stdout: Captured::empty(),
+            stderr: Captured::empty(),
+            usage: Usage::default(),
+            layers: self.set_up().await?,
+        };
+        let started = Instant::now();
+        let mut confirmed_by = None;
+        loop {
+            let alarm = confirmed_by.unwrap_or(started + job.limits.wall);
+            tokio::select! {
+                biased;
+                report = self.report() => match report? {
+                    Report::Ended { stages, cpu_us, memory_peak_bytes } => {
+                        run.stages = stages.into_iter().map(|exit| exit.unwrap_or(StageExit::Signal(9))).collect();
+                        run.usage = Usage {
+                            duration: started.elapsed(),
+                            cpu: Duration::from_micros(cpu_us),
+                            memory_peak_bytes,
+                        };
+                    }
+                    Report::NotStarted(problem) => {
+                        run.usage.duration = started.elapsed();
+                        self.ending.get_or_insert(Ending::NotStarted(problem));
+                    }
+                    Report::Gone => break,
+                    Report::Unavailable(problem) => return Err(SandboxError::Lost(problem)),
+                    Report::Ready(_) => return Err(SandboxError::Lost("the launcher started twice".to_owned())),
+                },
+                () = cancel.cancelled(), if self.hang_up.is_some() => self.hang_up(Ending::Cancelled),
+                () = too_much_output.cancelled(), if self.hang_up.is_some() => self.hang_up(Ending::OutputLimit),
+                () = tokio::time::sleep_until(alarm.into()) => match confirmed_by {
+                    None => self.hang_up(Ending::TimedOut),
+                    Some(_) => return Err(SandboxError::Lost("its processes could not be killed".to_owned())),
+                },
+            }
+            if self.hang_up.is_none() && confirmed_by.is_none() {
+                confirmed_by = Some(Instant::now() + KILL_TIME);
+            }
+        }
+        if run.usage.duration.is_zero() {
+            run.usage.duration = started.elapsed();
+        }
+        run.ending = self.ending.take().unwrap_or(Ending::Completed);
+        Ok(run)
+    }
+
+    async fn set_up(&mut self) -> Result<Vec<Layer>, SandboxError> {
+        match timeout(SETUP_TIME, self.report()).await {
+            Ok(Ok(Report::Ready(layers))) => Ok(layers),
+            Ok(Ok(Report::Unavailable(problem))) => Err(SandboxError::Unavailable(problem)),
+            Ok(Ok(other)) => Err(SandboxError::Lost(format!(
+                "the launcher said {other:?} before it was ready"
+            ))),
+            Ok(Err(lost)) => Err(lost),
+            Err(_) => Err(SandboxError::Unavailable(format!(
+                "the set-up took longer than {SETUP_TIME:?}"
+            ))),
+        }
+    }
+
+    fn hang_up(&mut self, because: Ending) {
+        self.hang_up = None;
+        self.ending.get_or_insert(because);
+    }
+
+    /// The next report. Safe to drop while it waits: a line that was read in part stays in the reader.
+    async fn report(&mut self) -> Result<Report, SandboxError> {
+        match self.reports.next_line().await {
+            Ok(Some(line)) => {
+                serde_json::from_str(&line).map_err(|error| SandboxError::Lost(error.to_string()))
+            }
+            Ok(None) => Err(SandboxError::Lost(
+                "the launcher ended without a report".to_owned(),
+            )),
+            Err(error) => Err(SandboxError::Lost(error.to_string())),
+        }
+    }
+}
+
+/// What was drained. Nobody is left who could hold the output open; if somebody is, they are not waited for.
+async fn collect(mut drained: JoinHandle<Captured>, stop: CancellationToken) -> Captured {
+    if let Ok(captured) = timeout(DRAIN_TIME, &mut drained).await {
+        return captured.unwrap_or_else(|_| Captured::empty());
+    }
+    stop.cancel();
+    drained.await.unwrap_or_else(|_| Captured::empty())
+}
+
+/// A thread that starts the launchers. The kernel ends a launcher with the *thread* that started it, and threads of
+/// the runtime come and go; this one stays as long as the backend.
+#[derive(Debug)]
+struct Spawner {
+    requests: mpsc::Sender<SpawnRequest>,
+}
+
+struct SpawnRequest {
+    command: Command,
+    runtime: Handle,
+    answer: oneshot::Sender<io::Result<Child>>,
+}
+
+impl Spawner {
+    fn start() -> io::Result<Self> {
+        let (requests, queue) = mpsc::channel::<SpawnRequest>();
+        std::thread::Builder::new()
+            .name("sandbox-spawner".to_owned())
+            .spawn(move || {
+                for SpawnRequest {
+                    mut command,
+                    runtime,
+                    answer,
+                } in queue
+                {
+                    let _in_runtime = runtime.enter();
+                    let spawned = command.spawn();
+                    // The command holds our copies of the launcher's ends; the outputs end only when they are closed.
+                    drop(command);
+                    // Nobody waits any more: the child is dropped, and with it killed.
+                    let _ = answer.send(spawned);
+                }
+            })?;
+        Ok(Self { requests })
+    }
+
+    async fn spawn(&self, command: Command) -> io::Result<Child> {
+        let (answer, spawned) = oneshot::channel();
+        let request = SpawnRequest {
+            command,
+            runtime: Handle::current(),
+            answer,
+        };
+        self.requests
+            .send(request)
+            .map_err(|_| io::Error::other("the spawner has ended"))?;
+        spawned
+            .await
+            .map_err(|_| io::Error::other("the spawner has ended"))?
+    }
+}

@@ -1,0 +1,65 @@
+//! What the executor and its launcher say to each other over the control socket: one JSON document per line.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Layer, Limits, Program, StageExit};
+use crate::action::Redirect;
+
+/// Bytes of one message, at most: an action is at most 256 KiB, and JSON may need six bytes for one.
+const MAX_MESSAGE_BYTES: u64 = 4 << 20;
+
+/// What the launcher is to do. The workspace is its working directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    /// Process id of the executor.
+    pub parent: i32,
+    /// User and group on the host to become first; none: stay who we are, which is not root.
+    pub identity: Option<(u32, u32)>,
+    pub stages: Vec<Program>,
+    pub stdin: Option<String>,
+    pub redirect: Option<Redirect>,
+    pub limits: Limits,
+}
+
+/// What the launcher and the sandbox's first process report.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// A step of the set-up failed; nothing was started.
+    Unavailable(String),
+    /// The set-up is complete; the programs start now.
+    Ready(Vec<Layer>),
+    /// The programs could not be started as asked.
+    NotStarted(String),
+    /// No program is left.
+    Ended {
+        stages: Vec<Option<StageExit>>,
+        cpu_us: u64,
+        memory_peak_bytes: u64,
+    },
+    /// The process id namespace is empty: nothing of the step is left.
+    Gone,
+}
+
+pub(super) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+pub(super) fn send(mut socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+    socket.write_all(&encode(message)?)
+}
+
+/// Reads one message. Nothing behind it is lost only because each side sends one before it hears an answer.
+pub(super) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<T> {
+    let mut line = String::new();
+    BufReader::new(socket)
+        .take(MAX_MESSAGE_BYTES)
+        .read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}

@@ -1,0 +1,180 @@
+//! The system calls that have no safe wrapper. All `unsafe` of the executor stands here.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::{ForkResult, Pid};
+
+/// Version 3 of `capset(2)`'s header: two words of 32 capabilities each.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+/// Every securebit but KEEP_CAPS, each with its lock: nothing brings a capability back, not even a change of user id.
+const SECUREBITS: libc::c_ulong = 0b1110_1111;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityWord {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn check(result: libc::c_long) -> nix::Result<libc::c_long> {
+    Errno::result(result)
+}
+
+/// The control socket, which the executor made the launcher's stdin, under a descriptor of its own.
+pub(super) fn control_socket() -> nix::Result<UnixStream> {
+    // SAFETY: descriptor 0 is open: the executor spawns the launcher with a socket there, and this runs before the
+    // launcher opens or closes anything else. It is borrowed for this call only.
+    let stdin = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
+    stdin
+        .try_clone_to_owned()
+        .map(UnixStream::from)
+        .map_err(|_| Errno::last())
+}
+
+/// Forks.
+///
+/// The child may do whatever it likes, allocation included: the launcher is a fresh process image with one thread,
+/// so no lock can be held by a thread that the child does not have.
+pub(super) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the calling process has one thread (see above), which is the condition of fork(2).
+    unsafe { nix::unistd::fork() }
+}
+
+/// A descriptor that is readable once the child has ended.
+pub(super) fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let descriptor = check(unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) })?;
+    let descriptor = libc::c_int::try_from(descriptor).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Closes every descriptor from `first` on. For a process that has just started and owns none of them yet.
+pub(super) fn close_from(first: u32) -> nix::Result<()> {
+    // SAFETY: takes integers only; the caller owns no value that would close one of these descriptors again.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Lets `execve` close every descriptor from `first` on.
+pub(super) fn close_on_exec_from(first: u32) -> nix::Result<()> {
+    // SAFETY: takes integers only, and closes nothing by itself.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    })
+    .map(drop)
+}
+
+/// Adds attributes to a mount and, if asked, to all below it. Only adds: what the host forbids stays forbidden.
+pub(super) fn restrict_mount(target: &str, attributes: u64, recursive: bool) -> nix::Result<()> {
+    let target = CString::new(target).map_err(|_| Errno::EINVAL)?;
+    let change = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `target` is a NUL-terminated string and `change` a mount_attr of the size that is passed; both outlive
+    // the call, which only reads them.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            flags,
+            &raw const change,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Replaces the session keyring by a new, empty one: keyrings are not namespaced.
+pub(super) fn join_new_keyring() -> nix::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is read or written.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Drops every capability from every set and locks the way back.
+pub(super) fn drop_capabilities() -> nix::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: prctl with integer arguments only.
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }.into()) {
+            Ok(_) => {}
+            Err(Errno::EINVAL) => break, // past the last capability that this kernel knows
+            Err(errno) => return Err(errno),
+        }
+    }
+    // SAFETY: prctl with integer arguments only.
+    check(
+        unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL,
+                0,
+                0,
+                0,
+            )
+        }
+        .into(),
+    )?;
+    // SAFETY: prctl with integer arguments only.
+    check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0, 0, 0) }.into())?;
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let none = [CapabilityWord {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    }; 2];
+    // SAFETY: version 3 reads a header and two words; both have C layout, outlive the call and are only read.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
+}
+
+/// Makes a descriptor the process's stdin, stdout or stderr.
+pub(super) fn install(source: impl AsFd, target: libc::c_int) -> nix::Result<()> {
+    // SAFETY: the source is open for the borrow's duration. The target is 0, 1 or 2, which no Rust value of the
+    // launcher owns: it never touches std's streams, and it knows the control socket by another descriptor.
+    check(unsafe { libc::dup2(source.as_fd().as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// Default dispositions and an empty mask: the Rust runtime ignores SIGPIPE, and the reaper blocks SIGCHLD.
+pub(super) fn reset_signals() -> nix::Result<()> {
+    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
+    // SAFETY: sets the default disposition; no handler is installed or replaced by Rust code.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Ends the process at once: no destructors, no buffers of the parent flushed twice.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,175 @@
+//! Workspaces: one directory per task, shared by its steps.
+//!
+//! A workspace is laid out under a staging name and renamed when it is complete, so a name that is a task's id is a
+//! whole workspace, whatever crashed before. Steps may run inside it at any moment; therefore every path is opened
+//! by [`open_beneath`](path::open_beneath) and nothing is looked up twice.
+
+pub mod file;
+pub mod layout;
+mod path;
+
+use std::fs::DirBuilder;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, renameat2};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, syncfs};
+use uuid::Uuid;
+
+pub use layout::{Entry, LayoutError};
+pub use path::WorkspacePath;
+pub(crate) use path::open_beneath;
+
+/// Staging directories start with this; no task id does.
+const STAGING_PREFIX: &str = ".laying-";
+/// A staging directory older than this was left by a crash.
+const STAGING_ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Whom the workspaces belong to, where it is not the executor's own user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id on the host.
+    pub uid: Uid,
+    /// Group id on the host.
+    pub gid: Gid,
+}
+
+/// All workspaces of this executor.
+#[derive(Debug)]
+pub struct Workspaces {
+    root: PathBuf,
+    owner: Option<Owner>,
+}
+
+impl Workspaces {
+    /// Uses the directory and makes it where it is missing, closed to other users. What an earlier crash left half
+    /// made is removed.
+    ///
+    /// # Errors
+    /// The directory can't be made or read.
+    pub fn new(root: &Path, owner: Option<Owner>) -> std::io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        let root = root.canonicalize()?;
+        for entry in std::fs::read_dir(&root)? {
+            let entry = entry?;
+            let is_staging = entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(STAGING_PREFIX);
+            let age = SystemTime::now()
+                .duration_since(entry.metadata()?.modified()?)
+                .unwrap_or_default();
+            if is_staging && age > STAGING_ABANDONED {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(Self { root, owner })
+    }
+
+    /// The task's workspace, if it has been laid out.
+    ///
+    /// # Errors
+    /// It is there and can't be opened.
+    pub fn find(&self, task: Uuid) -> std::io::Result<Option<Workspace>> {
+        match self.open(task) {
+            Ok(workspace) => Ok(Some(workspace)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Lays out the task's workspace. When somebody else was faster, theirs is the task's workspace.
+    ///
+    /// # Errors
+    /// The entries are not valid, or the file system refuses.
+    pub fn lay_out(&self, task: Uuid, entries: &[Entry]) -> Result<Workspace, LayoutError> {
+        layout::validate(entries)?;
+        let staging = self
+            .root
+            .join(format!("{STAGING_PREFIX}{}", Uuid::new_v4()));
+        let made = self.lay_out_in(&staging, task, entries);
+        if made.is_err() {
+            // The error at hand matters more than one of the clean-up; the next start removes what stays.
+            let _ = std::fs::remove_dir_all(&staging);
+        }
+        made?;
+        self.open(task)
+            .map_err(|errno| LayoutError::Root(errno.into()))
+    }
+
+    fn lay_out_in(&self, staging: &Path, task: Uuid, entries: &[Entry]) -> Result<(), LayoutError> {
+        DirBuilder::new().mode(0o700).create(staging)?;
+        let root = open_root(staging).map_err(std::io::Error::from)?;
+        layout::lay_out(&root, entries, self.owner)?;
+        if let Some(owner) = self.owner {
+            chown(staging, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
+        }
+        if !entries.is_empty() {
+            // The rename must not reach the disk before the content it vouches for.
+            syncfs(&root).map_err(std::io::Error::from)?;
+        }
+        match renameat2(
+            AT_FDCWD,
+            staging,
+            AT_FDCWD,
+            &self.path(task),
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => Ok(std::fs::remove_dir_all(staging)?),
+            Err(errno) => Err(LayoutError::Root(errno.into())),
+        }
+    }
+
+    fn open(&self, task: Uuid) -> nix::Result<Workspace> {
+        let path = self.path(task);
+        Ok(Workspace {
+            root: open_root(&path)?,
+            path,
+            owner: self.owner,
+        })
+    }
+
+    fn path(&self, task: Uuid) -> PathBuf {
+        self.root.join(task.hyphenated().to_string())
+    }
+}
+
+/// One task's workspace, held open.
+#[derive(Debug)]
+pub struct Workspace {
+    root: OwnedFd,
+    path: PathBuf,
+    owner: Option<Owner>,
+}
+
+impl Workspace {
+    /// Where it is on the host, for the sandbox to bind.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn open_root(path: &Path) -> nix::Result<OwnedFd> {
+    open(
+        path,
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+fn write_all(file: &OwnedFd, mut content: &[u8]) -> nix::Result<()> {
+    while !content.is_empty() {
+        match nix::unistd::write(file, content) {
+            Ok(written) => content = &content[written..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Ways out, one test each. Every test has a positive side: the same attempt works where it is allowed.
+
+use octollm_executor::sandbox::{Ending, Layer, StageExit};
+
+use super::*;
+
+#[tokio::test]
+async fn all_layers_are_in_force() {
+    let run = Bench::new().run(&["true"]).await;
+    assert_eq!(run.stages, [StageExit::Code(0)]);
+    for layer in [
+        Layer::UserNamespace,
+        Layer::MountNamespace,
+        Layer::PidNamespace,
+        Layer::NetworkNamespace,
+        Layer::IpcNamespace,
+        Layer::UtsNamespace,
+        Layer::CgroupNamespace,
+        Layer::PrivateProc,
+        Layer::NoNestedNamespaces,
+        Layer::SessionKeyring,
+        Layer::NoCapabilities,
+        Layer::NoNewPrivileges,
+        Layer::ResourceLimits,
+    ] {
+        assert!(
+            run.layers.contains(&layer),
+            "{layer:?} is missing from {:?}",
+            run.layers
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_network_is_out_of_reach() {
+    // A listener of the host; nothing may connect to it, and not even loopback may be up.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let run = Bench::new()
+        .python(&format!(
+            "import socket, os\n\
+             print(sorted(name for _, name in socket.if_nameindex()))\n\
+             for host in ('127.0.0.1', '10.0.0.1', '169.254.169.254'):\n\
+             \x20   try:\n\
+             \x20       socket.create_connection((host, {port}), timeout=2); print('REACHED', host)\n\
+             \x20   except OSError as error: print('refused', error.errno)\n\
+             try:\n\
+             \x20   s = socket.socket(socket.AF_UNIX); s.connect('\\0anything'); print('REACHED abstract')\n\
+             except OSError as error: print('refused', error.errno)"
+        ))
+        .await;
+    let seen = stdout(&run);
+    assert!(seen.starts_with("['lo']\n"), "{seen} {}", stderr(&run));
+    assert_eq!(seen.matches("refused").count(), 4, "{seen}");
+}
+
+#[tokio::test]
+async fn host_files_are_not_there() {
+    let canary_directory = tempfile::tempdir().unwrap();
+    let canary = canary_directory.path().join("canary");
+    std::fs::write(&canary, "the host's secret").unwrap();
+    let canary = canary.to_str().unwrap();
+    let bench = Bench::new();
+    let run = bench
+        .shell(&format!(
+            "cat {canary} /proc/1/root{canary} /work/../..{canary}; echo; ls -a /"
+        ))
+        .await;
+    assert!(!stdout(&run).contains("secret"), "{}", stdout(&run));
+    assert_eq!(stderr(&run).matches("cat: ").count(), 3, "{}", stderr(&run));
+
+    let run = bench.run(&["ls", "/"]).await;
+    let mut seen: Vec<String> = stdout(&run).lines().map(str::to_owned).collect();
+    seen.retain(|name| !name.starts_with("lib"));
+    assert_eq!(seen, ["bin", "dev", "proc", "sbin", "tmp", "usr", "work"]);
+    for gone in ["/etc/passwd", "/root", "/home", "/var", "/sys", "/run"] {
+        assert_eq!(
+            bench.run(&["test", "-e", gone]).await.stages,
+            [StageExit::Code(1)],
+            "{gone} is there"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_link_out_of_the_workspace_leads_nowhere() {
+    let canary_directory = tempfile::tempdir().unwrap();
+    std::fs::write(canary_directory.path().join("canary"), "the host's secret").unwrap();
+    let path = canary_directory.path().to_str().unwrap();
+    let run = Bench::new()
+        .shell(&format!(
+            "ln -s {path} out; cat out/canary; ln -s / root; cat root{path}/canary"
+        ))
+        .await;
+    assert_eq!(stdout(&run), "");
+}
+
+#[tokio::test]
+async fn nothing_outside_work_and_tmp_can_be_written() {
+    let bench = Bench::new();
+    let run = bench
+        .shell(
+            "for f in /x /usr/x /bin/x /lib/x /dev/x /proc/x /proc/self/oom_score_adj /proc/1/oom_score_adj; do \
+             (echo x > $f) 2>/dev/null && echo WROTE $f; done; \
+             for f in /work/x /tmp/x /dev/shm/x; do echo x > $f && echo ok $f; done; \
+             mount -o remount,rw /usr 2>/dev/null && echo REMOUNTED; umount /usr 2>/dev/null && echo UNMOUNTED; true",
+        )
+        .await;
+    assert_eq!(
+        stdout(&run),
+        "ok /work/x\nok /tmp/x\nok /dev/shm/x\n",
+        "{}",
+        stderr(&run)
+    );
+}
+
+#[tokio::test]
+async fn what_is_written_can_not_be_executed() {
+    let run = Bench::new()
+        .shell("for d in /work /tmp /dev/shm; do cp /usr/bin/true $d/t; $d/t && echo RAN $d; done; echo done")
+        .await;
+    assert_eq!(stdout(&run), "done\n");
+    assert_eq!(
+        stderr(&run).matches("Permission denied").count(),
+        3,
+        "{}",
+        stderr(&run)
+    );
+}
+
+#[tokio::test]
+async fn kernel_settings_are_not_there() {
+    let run = Bench::new()
+        .shell(
+            "ls /proc | grep -v '^[0-9]*$'; \
+             for f in sys/kernel/core_pattern sysrq-trigger kcore kallsyms; do test -e /proc/$f && echo SEES $f; done; \
+             test -e /sys && echo SEES sys; true",
+        )
+        .await;
+    assert_eq!(stdout(&run), "self\nthread-self\n");
+}
+
+#[tokio::test]
+async fn only_its_own_processes_are_seen() {
+    let bench = Bench::new();
+    let run = bench
+        .shell("ls /proc | grep '^[0-9]*$' | tr '\\n' ' '; kill -0 1; kill -9 1; echo $$; hostname")
+        .await;
+    let seen = stdout(&run);
+    let pids: Vec<u32> = seen
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert!(
+        pids.contains(&1) && pids.iter().all(|pid| *pid < 20),
+        "{seen}"
+    );
+    assert!(
+        seen.ends_with("sandbox\n"),
+        "killed by its own kill of process 1? {seen}"
+    );
+    assert_eq!(run.ending, Ending::Completed);
+}
+
+#[tokio::test]
+async fn the_first_process_is_closed_to_the_programs() {
+    let run = Bench::new()
+        .shell(
+            "cat /proc/1/environ /proc/1/maps /proc/1/mem 2>/dev/null && echo READ; \
+             ls /proc/1/fd /proc/1/exe /proc/1/root/ 2>/dev/null && echo LISTED; \
+             readlink /proc/1/exe && echo RESOLVED; true",
+        )
+        .await;
+    assert_eq!(stdout(&run), "");
+}
+
+#[tokio::test]
+async fn it_is_nobody_special_inside_and_outside() {
+    let bench = Bench::new();
+    let run = bench
+        .shell("id -u; id -G; cat /proc/self/uid_map; grep -E 'Cap|NoNewPrivs' /proc/self/status")
+        .await;
+    let seen = stdout(&run);
+    let mut lines = seen.lines();
+    assert_eq!((lines.next(), lines.next()), (Some("1000"), Some("1000")));
+    let map: Vec<u32> = lines
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(map[0] == 1000 && map[1] != 0 && map[2] == 1, "{map:?}");
+    for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(
+            seen.contains(&format!("{name}:\t0000000000000000")),
+            "{seen}"
+        );
+    }
+    assert!(seen.contains("NoNewPrivs:\t1"), "{seen}");
+
+    bench.run(&["touch", "mine"]).await;
+    let made = std::fs::metadata(bench.workspace.path().join("mine")).unwrap();
+    assert_ne!(std::os::unix::fs::MetadataExt::uid(&made), 0);
+}
+
+#[tokio::test]
+async fn no_namespace_can_be_made_inside() {
+    let run = Bench::new()
+        .shell("for n in U Ur m n p i u C; do unshare -$n true 2>/dev/null && echo MADE $n; done; true")
+        .await;
+    assert_eq!(stdout(&run), "");
+}
+
+#[tokio::test]
+async fn the_environment_is_the_four_names() {
+    let run = Bench::new().run(&["env"]).await;
+    let mut seen: Vec<String> = stdout(&run).lines().map(str::to_owned).collect();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "HOME=/work",
+            "LANG=C.UTF-8",
+            "PATH=/usr/bin:/bin",
+            "TMPDIR=/tmp"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn no_descriptor_is_inherited() {
+    // A descriptor of the executor that survives execve, as a careless library would leave it.
+    let canary = tempfile::tempfile().unwrap();
+    let leaked = nix::unistd::dup(&canary).unwrap();
+    let run = Bench::new().run(&["ls", "/proc/self/fd"]).await;
+    drop(leaked);
+    // The fourth is the directory that `ls` itself reads.
+    assert_eq!(stdout(&run), "0\n1\n2\n3\n");
+}
+
+#[tokio::test]
+async fn there_is_no_terminal() {
+    let run = Bench::new().python("open('/dev/tty')").await;
+    assert_ne!(run.stages, [StageExit::Code(0)]);
+}
+
+#[tokio::test]
+async fn the_host_keyring_is_not_shared() {
+    let run = Bench::new()
+        .python(
+            "import ctypes\n\
+             libc = ctypes.CDLL(None, use_errno=True)\n\
+             buffer = ctypes.create_string_buffer(4096)\n\
+             count = libc.syscall(250, 11, -3, buffer, 4096)\n\
+             print(count)",
+        )
+        .await;
+    assert_eq!(
+        stdout(&run).trim(),
+        "0",
+        "the session keyring holds keys: {}",
+        stderr(&run)
+    );
+}
+
+#[tokio::test]
+async fn devices_are_the_harmless_ones() {
+    let run = Bench::new()
+        .shell("ls /dev | tr '\\n' ' '; head -c 4 /dev/zero | wc -c; echo x > /dev/null; mknod /tmp/d c 1 3 2>/dev/null && echo MADE; true")
+        .await;
+    assert_eq!(
+        stdout(&run),
+        "fd full null random shm stderr stdin stdout urandom zero 4\n"
+    );
+}
+
+#[tokio::test]
+async fn two_steps_of_a_task_share_the_workspace_and_nothing_else() {
+    let bench = Bench::new();
+    bench
+        .shell("echo kept > /work/a; echo lost > /tmp/b; echo lost > /dev/shm/c")
+        .await;
+    let run = bench.shell("cat /work/a; ls -A /tmp /dev/shm").await;
+    assert_eq!(stdout(&run), "kept\n/dev/shm:\n\n/tmp:\n");
+}

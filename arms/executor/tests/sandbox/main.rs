@@ -1,0 +1,112 @@
+//! The namespace sandbox against what programs do to get out of it, to outlive it, or to flood it.
+//!
+//! The trait sits below the policy, so these tests run shells and Python: the sandbox must hold even then.
+
+mod escape;
+mod limits;
+mod outputs;
+mod survivors;
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, geteuid};
+use octollm_executor::action::Redirect;
+use octollm_executor::sandbox::namespace::Namespace;
+use octollm_executor::sandbox::{Job, Limits, Program, Run, Sandbox, SandboxError};
+use octollm_executor::workspace::{Owner, Workspace, Workspaces};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const LIMITS: Limits = Limits {
+    wall: Duration::from_secs(30),
+    cpu_seconds: 60,
+    memory_bytes: 512 << 20,
+    processes: 32,
+    open_files: 256,
+    file_bytes: 8 << 20,
+    tmp_bytes: 4 << 20,
+    output_bytes: 1 << 20,
+};
+
+/// A sandbox and a workspace of its own.
+struct Bench {
+    sandbox: Namespace,
+    workspace: Workspace,
+    limits: Limits,
+    _root: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        // Root gives programs another user; others run them as themselves.
+        let owner = geteuid().is_root().then(|| Owner {
+            uid: Uid::from_raw(65534),
+            gid: Gid::from_raw(65534),
+        });
+        let root = tempfile::tempdir().unwrap();
+        let workspaces = Workspaces::new(&root.path().join("workspaces"), owner).unwrap();
+        let workspace = workspaces.lay_out(Uuid::new_v4(), &[]).unwrap();
+        let sandbox = Namespace::new(env!("CARGO_BIN_EXE_octollm-executor").into(), owner).unwrap();
+        Self {
+            sandbox,
+            workspace,
+            limits: LIMITS,
+            _root: root,
+        }
+    }
+
+    fn job(&self, stages: &[&[&str]]) -> Job {
+        Job {
+            workspace: self.workspace.path().to_owned(),
+            stages: stages.iter().map(|argv| program(argv)).collect(),
+            stdin: None,
+            redirect: None,
+            limits: self.limits,
+        }
+    }
+
+    async fn run_job(&self, job: Job) -> Result<Run, SandboxError> {
+        self.sandbox.run(job, &CancellationToken::new()).await
+    }
+
+    async fn run(&self, argv: &[&str]) -> Run {
+        self.run_job(self.job(&[argv])).await.unwrap()
+    }
+
+    async fn shell(&self, script: &str) -> Run {
+        self.run(&["sh", "-c", script]).await
+    }
+
+    async fn python(&self, script: &str) -> Run {
+        self.run(&["python3", "-c", script]).await
+    }
+}
+
+fn program(argv: &[&str]) -> Program {
+    let path = Path::new("/usr/bin").join(argv[0]);
+    Program {
+        path,
+        argv: argv.iter().map(|&argument| argument.to_owned()).collect(),
+    }
+}
+
+fn redirect(path: &str, append: bool) -> Redirect {
+    Redirect {
+        path: path.to_owned().try_into().unwrap(),
+        append,
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn stdout(run: &Run) -> String {
+    text(&run.stdout.head)
+}
+
+fn stderr(run: &Run) -> String {
+    text(&run.stderr.head)
+}
