@@ -30,14 +30,14 @@ _EVENT_PAGE_BYTES = 4 * 1024 * 1024
 
 _TASK = """
     SELECT task_id, status, phase, goal, priority, retry_of, code, message, reasons, plan_version, steps_total,
-           steps_done, running, cost_micro_usd, tokens, duration_ms, version, last_seq, undecodable, created_at, updated_at,
-           cancel_requested_at, finished_at, budget, metadata, result
+           steps_done, running, cost_micro_usd, tokens, duration_ms, version, last_seq, undecodable, created_at,
+           updated_at, cancel_requested_at, finished_at, budget, metadata, result
     FROM tasks WHERE task_id = $1
 """
 _TASKS = """
     SELECT task_id, status, phase, goal, priority, retry_of, code, message, reasons, plan_version, steps_total,
-           steps_done, running, cost_micro_usd, tokens, duration_ms, version, last_seq, undecodable, created_at, updated_at,
-           cancel_requested_at, finished_at, first_seq
+           steps_done, running, cost_micro_usd, tokens, duration_ms, version, last_seq, undecodable, created_at,
+           updated_at, cancel_requested_at, finished_at, first_seq
     FROM tasks
     WHERE ($1::bigint IS NULL OR first_seq < $1)
       AND (cardinality($2::text[]) = 0 OR status = ANY($2))
