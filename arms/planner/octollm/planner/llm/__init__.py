@@ -1,0 +1,1 @@
+"""Plans made by language models: providers, prompt, wire schema, repair, budget and cost."""
