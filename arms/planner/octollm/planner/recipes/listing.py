@@ -10,9 +10,10 @@ from octollm.planner.recipes.recipe import Recipe, check, command, ids, printed_
 _FILES = r"(?:(?:all|every|the|all the|all of the) )?(?:files?|entries|contents?)(?: and (?:directories|folders))?"
 _HERE = r"(?:the |this |my |your )?(?:(?:current|working) )*(?:workspace|directory|folder|dir)"
 _WHERE = (
+    r"(?: there(?: are)?)?"
     rf"(?: (?:in|of|inside|under) (?:{_HERE}"
     rf"|(?:the )?(?:(?:directory|folder) )?(?P<path>{PATH})(?: (?:directory|folder))?)"
-    r"| here| there| there are)*"
+    r")?(?: here| there)?"
 )
 _COUNT = (
     r"(?:count(?: (?:them|the files|the entries|how many there are))?"
