@@ -1,7 +1,8 @@
 """A service for the stack's tests: answers /ready, /pid and /environment on the port that OCTO_FAKE__PORT names.
 
 Words on its command line make it misbehave: ``ignore-term`` ignores SIGTERM, ``grandchild`` starts a process in a
-session of its own, ``die-after=<seconds>`` ends by itself once it serves, ``die-at-once`` before, ``not-ready`` answers 503.
+session of its own, ``die-after=<seconds>`` ends by itself once it serves, ``die-at-once`` before that, ``not-ready``
+answers 503.
 """
 
 import json
