@@ -1,0 +1,87 @@
+"""Where the stack is: flags, then `OCTO_…` and `octo.toml`, then the local stack's state file, then the usual ports."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from octollm.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from octollm.cli.settings import StackSettings
+    from octollm.events.config import NatsSettings, Section
+
+M = TypeVar("M", bound="Section")
+
+API_URL = "http://127.0.0.1:8000"
+COMMAND_URL = "http://127.0.0.1:8001"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """`api_url`: the REST view. `command_url`: where commands go: reflex, where it is known. No slash at the end.
+
+    `named`: a flag or the configuration says where the REST view is.
+    """
+
+    api_url: str
+    command_url: str
+    nats: "NatsSettings"
+    named: bool
+
+
+def data_dir(flag: Path | None) -> Path:
+    """The local stack's data directory: the flag, `OCTO_STACK__DATA_DIR`, `[stack] data_dir`, or `.octo`."""
+    return flag or _settings().data_dir
+
+
+def locate(api_url: str | None = None, nats_url: str | None = None, directory: Path | None = None) -> Endpoints:
+    """The endpoints for flags as given; raises Failure for a configuration or state file that can't be used."""
+    from octollm.events.config import NatsSettings
+    from octollm.stack.errors import StackError
+    from octollm.stack.state import read
+
+    settings = _settings()
+    nats = _load("nats", NatsSettings, url=nats_url)
+    try:
+        state = read(directory or settings.data_dir)
+    except StackError as error:
+        raise Failure.usage(str(error), "put it right and try again") from error
+    stack = state if state is not None and state.alive else None
+    services = {process.name: process.address for process in stack.processes} if stack else {}
+    if stack and stack.nats_url and "url" not in nats.model_fields_set:
+        nats = nats.model_copy(update={"url": stack.nats_url})
+    # Whoever names one address means it: commands go there too, and the view hands them on.
+    named = api_url or settings.api_url
+    view = named or services.get("projections", API_URL)
+    commands = (None if api_url else settings.reflex_url) or named or services.get("reflex", COMMAND_URL)
+    return Endpoints(api_url=view.rstrip("/"), command_url=commands.rstrip("/"), nats=nats, named=named is not None)
+
+
+def given_servers() -> dict[str, str]:
+    """URLs of servers that the configuration names, as options of a stack; the stack starts the others itself."""
+    from octollm.events.config import NatsSettings, PostgresSettings, RedisSettings
+
+    nats = _load("nats", NatsSettings)
+    postgres = _load("postgres", PostgresSettings)
+    redis = _load("redis", RedisSettings)
+    urls = {
+        "nats_url": (nats, nats.url),
+        "postgres_url": (postgres, postgres.url.get_secret_value()),
+        "redis_url": (redis, redis.url.get_secret_value()),
+    }
+    return {name: url for name, (settings, url) in urls.items() if "url" in settings.model_fields_set}
+
+
+def _settings() -> "StackSettings":
+    from octollm.cli.settings import StackSettings
+
+    return _load("stack", StackSettings)
+
+
+def _load(section: str, model: type[M], **flags: Any) -> M:
+    from octollm.events import config
+
+    try:
+        return config.load(section, model, **flags)
+    except config.ConfigError as error:
+        raise Failure.usage(str(error), "put it right and try again") from error
