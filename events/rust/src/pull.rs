@@ -155,6 +155,8 @@ impl Pull {
                 let count = self.batch - session.asked;
                 request(&self.bus, self.stream, session, count).await?;
                 session.asked = self.batch;
+                // A reader that was busy for a while has not been listening: silence counts from the request on.
+                session.heard = Instant::now();
             }
             let reply = tokio::select! {
                 // What has arrived is handed out before its connection is given up.
