@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import nats as nats_client
 import pytest
 from nats.js.api import StreamConfig
 
-from octollm.stack import GaveUp, NotReady, Progress, Stack, StackError, State, procfs
+from octollm.stack import GaveUp, NotReady, Progress, Stack, StackError, State, Wiring, procfs
 from octollm.stack.options import ensure_streams
 from octollm.stack.probe import http_get
 from octollm.stack.supervisor import LONGEST_DELAY_SECONDS, backoff
@@ -93,6 +94,19 @@ async def test_the_streams_of_the_contract_are_made(stack_of: Any) -> None:
         await client.close()
 
 
+async def test_a_service_waits_for_the_servers_it_uses_only(stack_of: Any, fake: Any) -> None:
+    seen: list[tuple[str, State]] = []
+
+    def port(wiring: Wiring) -> dict[str, str]:
+        return {"OCTO_FAKE__PORT": wiring.url("late").rpartition(":")[2]}
+
+    late = replace(fake(), name="late", sections=("NATS", "POSTGRES"), settings=port)
+    async with stack_of(services=(fake(), late), progress=lambda step: seen.append((step.name, step.state))):
+        assert seen.index(("postgres", State.READY)) < seen.index(("late", State.STARTING))
+        assert seen.index(("nats", State.READY)) < seen.index(("fake", State.STARTING))
+        assert seen.index(("fake", State.READY)) < seen.index(("late", State.STARTING))
+
+
 async def test_streams_that_cant_be_made_end_the_start(stack_of: Any) -> None:
     async def refuse(_: str) -> None:
         raise ValueError("EVENTS differs")
@@ -101,6 +115,14 @@ async def test_streams_that_cant_be_made_end_the_start(stack_of: Any) -> None:
     with pytest.raises(StackError, match="the streams can't be made: EVENTS differs"):
         await stack.start()
     assert procfs.marked(stack.stack_id) == set()
+
+
+async def test_a_chaos_test_may_kill_as_often_as_it_likes(stack_of: Any, fake: Any) -> None:
+    async with stack_of(servers=(), services=(fake(),)) as stack:
+        for _ in range(7):
+            await stack.kill("fake")
+            await stack.ready("fake")
+        assert stack.processes()[0].restarts == 7
 
 
 async def test_restarts_at_once_are_one_after_the_other(stack_of: Any, fake: Any) -> None:

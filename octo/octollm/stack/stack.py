@@ -1,4 +1,4 @@
-"""The stack: servers, streams, services, in that order; supervised while it runs; stopped in the opposite order."""
+"""The stack: servers, streams, services, in that order; supervised while they run; stopped in the opposite order."""
 
 import asyncio
 import contextlib
@@ -10,27 +10,23 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from octollm.stack import leftovers, logs, nats, postgres, probe, procfs, services, state, valkey
+from octollm.stack import leftovers, logs, postgres, procfs, servers, services, state
 from octollm.stack.errors import GaveUp, StackError
-from octollm.stack.keys import secret
 from octollm.stack.lock import DirectoryLock
-from octollm.stack.options import STACK, STREAMS, Progress, StackOptions
+from octollm.stack.options import STACK, STREAMS, Progress, Server, StackOptions
 from octollm.stack.ports import DEFAULTS, HOST, Ports
 from octollm.stack.program import Kind, Program, State
-from octollm.stack.services import Wiring
+from octollm.stack.servers import RESOURCES
+from octollm.stack.services import Service, Wiring
 from octollm.stack.state import ProcessState, StackState
 from octollm.stack.supervisor import Supervisor
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-REACH_SECONDS = 5.0
-"""How long a server that somebody else runs has to answer."""
 
 LEFTOVER_SECONDS = 15.0
 """How long a new stack lets what a killed one left end by itself; Postgres may be writing a checkpoint."""
@@ -85,7 +81,8 @@ class Stack:
         return self._wiring().url(service)
 
     def processes(self) -> list[ProcessState]:
-        """Every program of the stack as it stands."""
+        """Every program of the stack as it stands, servers first."""
+        order = [*RESOURCES, *(row.name for row in self.options.services)]
         return [
             ProcessState(
                 name=name,
@@ -98,7 +95,7 @@ class Stack:
                 restarts=supervisor.restarts,
                 log=str(supervisor.log),
             )
-            for name, supervisor in self._supervisors.items()
+            for name, supervisor in sorted(self._supervisors.items(), key=lambda item: order.index(item[0]))
         ]
 
     # What can be done with it
@@ -129,8 +126,7 @@ class Stack:
             self._take_directory()
             await self._outlive_the_last()
             self._choose_ports()
-            await self._start_servers()
-            await self._start_services(commands)
+            await self._start_all(commands)
             if self._failure:
                 raise self._failure
         except BaseException as error:
@@ -233,9 +229,8 @@ class Stack:
 
     def _choose_ports(self) -> None:
         """All of them before anything is started, so that a busy one is told at once."""
-        given = {"nats": self.options.nats_url, "postgres": self.options.postgres_url, "valkey": self.options.redis_url}
         for name in sorted(self.options.servers):
-            if not given[name]:
+            if not servers.given_url(name, self.options):
                 self._port[name] = self._ports.fixed(name, DEFAULTS[name])
         for row in self.options.services:
             self._port[row.name] = self._ports.fixed(row.name, services.port(row, self._caller))
@@ -244,100 +239,61 @@ class Stack:
         directory = self.data_dir / "postgres"
         return postgres.left_running(directory) if directory.exists() else set()
 
-    async def _start_servers(self) -> None:
-        options = self.options
-        given = {"nats": options.nats_url, "postgres": options.postgres_url, "redis": options.redis_url}
-        for name, url in given.items():
-            if url:
-                self._urls[name] = url
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._nats(options.nats_url))
-            if options.postgres_url:
-                group.create_task(self._reach("postgres", probe.postgres_ready(options.postgres_url)))
-            elif "postgres" in options.servers:
-                group.create_task(self._postgres())
-            if options.redis_url:
-                group.create_task(self._reach("redis", probe.redis_ready(options.redis_url)))
-            elif "valkey" in options.servers:
-                group.create_task(self._valkey())
-
-    async def _nats(self, given: str | None) -> None:
-        options = self.options
-        if given:
-            await self._reach("nats", probe.nats_ready(given))
-        elif "nats" in options.servers:
-            began = time.monotonic()
-            program = nats.program(
-                self.data_dir / "nats",
-                port=self._port["nats"],
-                monitor=self._ports.free(),
-                fsync=options.fsync,
-                key_file=self.data_dir / "keys" / "nats.key",
-                environment=self._server_environment(),
-                binary=options.nats_server_bin,
-            )
-            await self._add(program, began)
-            self._urls["nats"] = program.address
-        if options.bootstrap and "nats" in self._urls:
-            began = time.monotonic()
-            self._report(STREAMS, State.STARTING)
-            try:
-                await options.bootstrap(self._urls["nats"])
-            except Exception as error:  # whatever the contract's bootstrap refuses for, the start ends with its reason
-                raise StackError(f"the streams can't be made: {error}") from error
-            options.progress(Progress(STREAMS, State.READY, time.monotonic() - began))
-
-    async def _postgres(self) -> None:
-        began, port = time.monotonic(), self._port["postgres"]
-        password_file = self.data_dir / "keys" / "postgres.password"
-        program = await postgres.program(
-            self.data_dir / "postgres",
-            port=port,
-            fsync=self.options.fsync,
-            password_file=password_file,
-            log=logs.log_file(self.data_dir / "logs", "postgres"),
-            environment=self._server_environment(),
-        )
-        await self._add(program, began)
-        self._urls["postgres"] = postgres.url(port, secret(password_file))
-
-    async def _valkey(self) -> None:
-        began, port = time.monotonic(), self._port["valkey"]
-        password_file = self.data_dir / "keys" / "valkey.password"
-        program = valkey.program(
-            self.data_dir / "valkey", port=port, password_file=password_file, environment=self._server_environment()
-        )
-        await self._add(program, began)
-        self._urls["redis"] = valkey.url(port, secret(password_file))
-
-    async def _reach(self, name: str, answer: Awaitable[None]) -> None:
-        """Ask once a server that somebody else runs."""
-        try:
-            async with asyncio.timeout(REACH_SECONDS):
-                await answer
-        except Exception as error:  # three protocols, many kinds of failure, one meaning
-            reason = str(error) or type(error).__name__
-            raise StackError(
-                f"{name} can't be reached by OCTO_{name.upper()}__URL: {reason}; start it, or unset"
-            ) from None
-
-    def _server_environment(self) -> dict[str, str]:
-        return {**services.inherited(self._caller), procfs.MARK: self.stack_id}
-
-    async def _start_services(self, commands: dict[str, tuple[str, ...]]) -> None:
+    async def _start_all(self, commands: dict[str, tuple[str, ...]]) -> None:
+        """Servers in parallel; each service as soon as the servers that it uses are up and the streams are made."""
         rows = self.options.services
         self._urls |= {row.name: f"http://{HOST}:{self._port[row.name]}" for row in rows}
+        up = {resource.upper(): asyncio.Event() for resource in RESOURCES.values()}
         async with asyncio.TaskGroup() as group:
+            for server, resource in RESOURCES.items():
+                group.create_task(self._serve(server, resource, up[resource.upper()]))
             for row in rows:
-                program = services.program(
-                    row,
-                    port=self._port[row.name],
-                    wiring=self._wiring(),
-                    caller=self._caller,
-                    argv=commands[row.name],
-                    stack_id=self.stack_id,
-                )
-                group.create_task(self._add(program, time.monotonic()))
+                uses = [up[section] for section in row.sections if section in up]
+                group.create_task(self._start_service(row, commands[row.name], uses))
+
+    async def _serve(self, server: Server, resource: str, up: asyncio.Event) -> None:
+        if url := servers.given_url(server, self.options):
+            await servers.reach(server, url)
+            self._urls[resource] = url
+        elif server in self.options.servers:
+            began = time.monotonic()
+            prepared = await servers.prepare(
+                server,
+                self.data_dir,
+                port=self._port[server],
+                ports=self._ports,
+                options=self.options,
+                environment={**services.inherited(self._caller), procfs.MARK: self.stack_id},
+            )
+            await self._add(prepared.program, began)
+            self._urls[resource] = prepared.url
+        if server == "nats" and "nats" in self._urls:
+            await self._make_streams()
+        up.set()
+
+    async def _make_streams(self) -> None:
+        if self.options.bootstrap is None:
+            return
+        began = time.monotonic()
+        self.options.progress(Progress(STREAMS, State.STARTING, 0.0))
+        try:
+            await self.options.bootstrap(self._urls["nats"])
+        except Exception as error:  # whatever the contract's bootstrap refuses for, the start ends with its reason
+            raise StackError(f"the streams can't be made: {error}") from error
+        self.options.progress(Progress(STREAMS, State.READY, time.monotonic() - began))
+
+    async def _start_service(self, row: Service, argv: tuple[str, ...], uses: list[asyncio.Event]) -> None:
+        for up in uses:
+            await up.wait()
+        program = services.program(
+            row,
+            port=self._port[row.name],
+            wiring=self._wiring(),
+            caller=self._caller,
+            argv=argv,
+            stack_id=self.stack_id,
+        )
+        await self._add(program, time.monotonic())
 
     async def _add(self, program: Program, began: float) -> None:
         log = logs.log_file(self.data_dir / "logs", program.name)
