@@ -123,7 +123,8 @@ def test_deciding_again_after_any_prefix_decides_the_same(
             history = History()
             history.events = list(prefix)
             assert isinstance(state, Open)
-            history.add(intents[0], (state.at - at(0)).total_seconds())
+            now = max(state.at, trigger.at) if isinstance(trigger, TimerFired) else state.at
+            history.add(intents[0], (now - at(0)).total_seconds())
             rest = decide(fold(history.events), trigger)
             if len(intents) > 1:
                 assert rest == intents[1:]
