@@ -91,6 +91,17 @@ impl Bus {
         }
     }
 
+    /// Waits for the connection: what is sent without one would go out later, after its sender has given up.
+    pub(crate) async fn connected(&self) {
+        let mut connections = self.connections();
+        connections.mark_unchanged();
+        while self.client.connection_state() != State::Connected {
+            if connections.changed().await.is_err() {
+                return; // The client is closed; the request will say so.
+            }
+        }
+    }
+
     /// Changes with every (re)connection.
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
         self.connections.clone()

@@ -301,6 +301,8 @@ impl Log {
         let mut refusals = self.bus.refusals();
         let mut pause = FIRST_PAUSE;
         loop {
+            // Bounded by the deadline; without a connection the request times out by itself.
+            let _ = tokio::time::timeout_at(deadline, self.bus.connected()).await;
             let left = deadline.saturating_duration_since(Instant::now());
             let request = Request::new()
                 .headers(headers.clone())
@@ -395,13 +397,7 @@ impl Log {
     /// The sequence of one message by direct get; `None` where there is none.
     async fn get(&self, request: Value) -> Result<Option<u64>, ReadError> {
         let body = Bytes::from(request.to_string());
-        let message = self
-            .retried(async || {
-                let request = Request::new().payload(body.clone()).timeout(Some(ATTEMPT));
-                let answer = self.bus.client().send_request(DIRECT_GET, request).await;
-                answer.map_err(ReadError::failed)
-            })
-            .await?;
+        let message = self.retried(|| get_once(&self.bus, body.clone())).await?;
         match message.status {
             None => Ok(Some(Event::stored_seq(&message)?)),
             Some(StatusCode::NOT_FOUND) => Ok(None),
@@ -413,44 +409,14 @@ impl Log {
     async fn batch(&self, task_id: Uuid, seq: u64) -> Result<(Vec<Message>, bool), ReadError> {
         let body = json!({ "seq": seq, "next_by_subj": filter(task_id), "batch": READ_BATCH });
         let body = Bytes::from(body.to_string());
-        self.retried(async || {
-            let client = self.bus.client();
-            let inbox = client.new_inbox();
-            let mut replies = client
-                .subscribe(inbox.clone())
-                .await
-                .map_err(ReadError::failed)?;
-            client
-                .publish_with_reply(DIRECT_GET, inbox, body.clone())
-                .await
-                .map_err(ReadError::failed)?;
-            let mut messages = Vec::new();
-            loop {
-                let reply = tokio::time::timeout(ATTEMPT, replies.next())
-                    .await
-                    .map_err(ReadError::failed)?
-                    .ok_or_else(|| ReadError::unavailable("the connection was closed"))?;
-                match reply.status {
-                    None => messages.push(reply),
-                    Some(status) if status.as_u16() == END_OF_BATCH => {
-                        let headers = reply.headers.as_ref();
-                        let pending = headers.and_then(|it| it.get("Nats-Num-Pending"));
-                        let more = pending.is_some_and(|count| count.as_str() != "0");
-                        return Ok((messages, more));
-                    }
-                    Some(StatusCode::NOT_FOUND) => return Ok((messages, false)),
-                    Some(status) => return Err(ReadError::refused(status)),
-                }
-            }
-        })
-        .await
+        self.retried(|| batch_once(&self.bus, body.clone())).await
     }
 
     /// Repeats a read while the broker does not answer, within the deadline.
-    async fn retried<T>(
-        &self,
-        read: impl AsyncFn() -> Result<T, ReadError>,
-    ) -> Result<T, ReadError> {
+    async fn retried<T, R>(&self, read: impl Fn() -> R) -> Result<T, ReadError>
+    where
+        R: Future<Output = Result<T, ReadError>>,
+    {
         let deadline = Instant::now() + self.deadline;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -461,6 +427,43 @@ impl Log {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+}
+
+async fn get_once(bus: &Bus, body: Bytes) -> Result<Message, ReadError> {
+    let request = Request::new().payload(body).timeout(Some(ATTEMPT));
+    let answer = bus.client().send_request(DIRECT_GET, request).await;
+    answer.map_err(ReadError::failed)
+}
+
+async fn batch_once(bus: &Bus, body: Bytes) -> Result<(Vec<Message>, bool), ReadError> {
+    let client = bus.client();
+    let inbox = client.new_inbox();
+    let mut replies = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(ReadError::failed)?;
+    client
+        .publish_with_reply(DIRECT_GET, inbox, body)
+        .await
+        .map_err(ReadError::failed)?;
+    let mut messages = Vec::new();
+    loop {
+        let reply = tokio::time::timeout(ATTEMPT, replies.next())
+            .await
+            .map_err(ReadError::failed)?
+            .ok_or_else(|| ReadError::unavailable("the connection was closed"))?;
+        match reply.status {
+            None => messages.push(reply),
+            Some(status) if status.as_u16() == END_OF_BATCH => {
+                let headers = reply.headers.as_ref();
+                let pending = headers.and_then(|it| it.get("Nats-Num-Pending"));
+                let more = pending.is_some_and(|count| count.as_str() != "0");
+                return Ok((messages, more));
+            }
+            Some(StatusCode::NOT_FOUND) => return Ok((messages, false)),
+            Some(status) => return Err(ReadError::refused(status)),
         }
     }
 }

@@ -17,12 +17,19 @@ pub struct NatsServer {
     process: Option<Child>,
     home: TempDir,
     port: u16,
+    configuration: String,
 }
 
 impl NatsServer {
     /// Starts a server and makes the contract's streams. Panics when that fails, as a test should.
     pub async fn start() -> Self {
-        let server = Self::bare();
+        Self::start_with("").await
+    }
+
+    /// Starts a server with more lines of configuration and makes the contract's streams. Whoever connects
+    /// without credentials must be allowed to make them.
+    pub async fn start_with(configuration: &str) -> Self {
+        let server = Self::bare_with(configuration);
         let bus = server.connect("bootstrap").await;
         streams::ensure(&bus).await.expect("the streams are made");
         server
@@ -30,6 +37,10 @@ impl NatsServer {
 
     /// Starts a server without streams.
     pub fn bare() -> Self {
+        Self::bare_with("")
+    }
+
+    fn bare_with(configuration: &str) -> Self {
         let home = tempfile::Builder::new()
             .prefix("octollm-nats-")
             .tempdir()
@@ -38,6 +49,7 @@ impl NatsServer {
             process: None,
             home,
             port: 0,
+            configuration: configuration.to_owned(),
         };
         server.spawn();
         server
@@ -87,8 +99,9 @@ impl NatsServer {
             self.port.to_string()
         };
         let config = format!(
-            "host: 127.0.0.1\nport: {port}\nserver_name: test\nports_file_dir: {ports:?}\njetstream {{ store_dir: {:?}, sync_interval: always }}\n",
-            home.join("data")
+            "host: 127.0.0.1\nport: {port}\nserver_name: test\nports_file_dir: {ports:?}\njetstream {{ store_dir: {:?}, sync_interval: always }}\n{}\n",
+            home.join("data"),
+            self.configuration
         );
         let config_file = home.join("nats.conf");
         fs::write(&config_file, config).expect("the configuration is written");

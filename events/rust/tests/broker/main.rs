@@ -1,0 +1,8 @@
+//! The crate against a real nats-server.
+
+mod append;
+mod consume;
+mod facts;
+mod follow;
+mod proxy;
+mod read;

@@ -1,0 +1,119 @@
+use crate::facts::{assert_whole, first, note, task};
+use octollm_events::envelope::EventHash;
+use octollm_events::log::ReadError;
+use octollm_events::testing::NatsServer;
+use octollm_events::{Log, Position};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn an_unknown_task_has_no_events() {
+    let server = NatsServer::start().await;
+    let log = Log::new(server.connect("planner").await, "planner");
+    assert!(log.read(Uuid::new_v4(), None).await.unwrap().is_empty());
+    assert_eq!(log.last_seq().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_long_task_is_read_whole_and_from_any_position_on() {
+    let server = NatsServer::start().await;
+    let log = Log::new(server.connect("planner").await, "planner");
+    let (other, _) = task(&log, 2).await;
+    let (task_id, end) = task(&log, 600).await;
+    let events = log.read(task_id, None).await.unwrap();
+    assert_whole(&events, 600);
+    assert!(events.iter().all(|event| event.task_id == task_id));
+    assert_eq!(events[599].position(), end);
+    for version in [1, 256, 511, 599] {
+        let after = events[version - 1].position();
+        let rest = log.read(task_id, Some(&after)).await.unwrap();
+        assert_eq!(rest.len(), 600 - version);
+        assert_eq!(rest[0].version as usize, version + 1);
+    }
+    assert!(log.read(task_id, Some(&end)).await.unwrap().is_empty());
+    assert_eq!(log.read(other, None).await.unwrap().len(), 2);
+    assert_eq!(log.last_seq().await.unwrap(), 602);
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_link_up_breaks_the_chain() {
+    let server = NatsServer::start().await;
+    let bus = server.connect("planner").await;
+    let log = Log::new(bus.clone(), "planner");
+    let (task_id, position) = task(&log, 2).await;
+    let forged = [
+        Position {
+            hash: EventHash::NONE,
+            ..position
+        },
+        Position {
+            version: 7,
+            ..position
+        },
+    ];
+    for wrong in forged {
+        let task_id = {
+            let (task_id, position) = task(&log, 2).await;
+            let claimed = Position {
+                seq: position.seq,
+                hash: if wrong.version == 7 {
+                    position.hash
+                } else {
+                    wrong.hash
+                },
+                version: wrong.version,
+                ..position
+            };
+            // The broker checks the sequence only: the append goes through, the reader finds out.
+            log.append(task_id, &note(task_id, "forged"), &claimed)
+                .await
+                .unwrap();
+            task_id
+        };
+        let error = log.read(task_id, None).await.unwrap_err();
+        assert!(matches!(error, ReadError::ChainBroken { .. }), "{error}");
+    }
+    assert_eq!(log.read(task_id, None).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_stored_message_without_an_envelope_is_undecodable() {
+    let server = NatsServer::start().await;
+    let bus = server.connect("planner").await;
+    let log = Log::new(bus.clone(), "planner");
+    let task_id = Uuid::new_v4();
+    bus.client()
+        .request(format!("task.received.{task_id}"), "{}".into())
+        .await
+        .unwrap();
+    let error = log.read(task_id, None).await.unwrap_err();
+    assert!(matches!(error, ReadError::Undecodable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn the_hash_is_that_of_the_stored_bytes() {
+    let server = NatsServer::start().await;
+    let log = Log::new(server.connect("reflex").await, "reflex");
+    let task_id = Uuid::new_v4();
+    let traced = first(task_id).with_traceparent(Some(
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ));
+    let position = log
+        .append(task_id, &traced, &Position::START)
+        .await
+        .unwrap();
+    let event = log.read(task_id, None).await.unwrap().remove(0);
+    assert_eq!(event.hash, position.hash);
+    assert!(event.traceparent.is_some());
+    let mut edited = event.headers.clone();
+    edited.insert("ce-source".into(), "/octollm/other".into());
+    let empty = BTreeMap::new();
+    for (subject, headers, body) in [
+        ("task.rejected.x", &event.headers, &event.body[..]),
+        (event.subject.as_str(), &edited, &event.body[..]),
+        (event.subject.as_str(), &empty, &event.body[..]),
+        (event.subject.as_str(), &event.headers, b"{}"),
+    ] {
+        assert_ne!(EventHash::of(subject, headers, body), event.hash);
+    }
+}
