@@ -1,2 +1,133 @@
-//! Placeholder
-fn main() {}
+//! `octollm-reflex`: the way in. It takes submissions over HTTP and from the bus, checks and screens them, and writes
+//! the first event of each task; other services have their texts screened here.
+
+mod artifacts;
+mod commands;
+mod contract;
+mod digest;
+mod files;
+mod intake;
+mod metrics;
+mod problem;
+mod process;
+mod reception;
+mod request;
+mod settings;
+mod tasks;
+mod verdict;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use actix_web::middleware::from_fn;
+use actix_web::web::{Data, PayloadConfig, ServiceConfig, post, to};
+use actix_web::{App, HttpServer};
+use octollm_events::service::{Probes, start_logging, stop_signal};
+use octollm_events::{Bus, Log, config};
+use prometheus::Registry;
+
+use crate::artifacts::Artifacts;
+use crate::commands::Commands;
+use crate::digest::DigestKey;
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::reception::Reception;
+use crate::settings::Settings;
+
+const SERVICE: &str = "reflex";
+
+/// Seconds that open requests have to end once the service stops.
+const SHUTDOWN_SECONDS: u64 = 5;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    start_logging();
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "reflex can't run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
+    let settings: Settings = config::load(SERVICE)?;
+    let key = DigestKey::read(&settings.digest_key_file)?;
+    let bus = Bus::connect(&config::load("nats")?, SERVICE).await?;
+    let stop = stop_signal()?;
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let log = Log::new(bus.clone(), SERVICE);
+    let reception = Arc::new(Reception::new(
+        log,
+        Artifacts::new(bus.clone()),
+        key,
+        metrics.clone(),
+    ));
+    let intake = Arc::new(Intake::new(
+        bus.clone(),
+        Arc::clone(&reception),
+        metrics.clone(),
+        settings.in_flight,
+        settings.max_body_bytes,
+    ));
+    let probes = probes(&bus, &intake, registry);
+
+    let reception = Data::from(reception);
+    let commands = Data::new(Commands::new(bus));
+    let metrics = Data::new(metrics);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(reception.clone())
+            .app_data(commands.clone())
+            .app_data(metrics.clone())
+            .app_data(PayloadConfig::new(settings.max_body_bytes))
+            .wrap(from_fn(request::measure))
+            .configure(|app| probes.routes(app))
+            .configure(routes)
+            .default_service(to(request::unknown_route))
+    })
+    .disable_signals()
+    .shutdown_timeout(SHUTDOWN_SECONDS)
+    .bind((settings.host, settings.port))?;
+    for address in server.addrs() {
+        tracing::info!(%address, "listening");
+    }
+    let server = server.run();
+    let handle = server.handle();
+    let taking = tokio::spawn(intake.run(stop.clone()));
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        handle.stop(true).await;
+    });
+    let served = server.await;
+    // A server that ended by itself takes the intake with it.
+    stop.cancel();
+    taking.await?;
+    tracing::info!("stopped");
+    Ok(served?)
+}
+
+fn probes(bus: &Bus, intake: &Intake, registry: Registry) -> Probes {
+    let (connection, consumer, pause) = (bus.clone(), bus.clone(), intake.pause());
+    Probes::new(SERVICE, registry)
+        .check("nats", move || {
+            let bus = connection.clone();
+            async move { bus.check().await }
+        })
+        .check("consumer", move || Intake::check_consumer(consumer.clone()))
+        .check("intake", move || {
+            let state = pause.borrow().clone();
+            async move { state.map_or(Ok(()), Err) }
+        })
+}
+
+fn routes(app: &mut ServiceConfig) {
+    app.route("/api/v1/tasks", post().to(tasks::submit))
+        .route("/api/v1/tasks/{id}/cancel", post().to(tasks::cancel))
+        .route("/api/v1/reflex/process", post().to(process::process))
+        .route("/process", post().to(process::process));
+}

@@ -109,6 +109,18 @@ pub enum Decision {
     Block,
 }
 
+impl Decision {
+    /// The name in data and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Flag => "flag",
+            Self::Block => "block",
+        }
+    }
+}
+
 /// Where something stands in the original text. Both pairs are half-open and name the same stretch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {

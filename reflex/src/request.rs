@@ -1,0 +1,98 @@
+//! What all HTTP requests have in common: bodies, headers, and the count of them.
+
+use std::time::Instant;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::middleware::Next;
+use actix_web::web::{Bytes, Data};
+use actix_web::{Error, HttpRequest, HttpResponse};
+use octollm_events::carrier::ErrorCode;
+
+use crate::contract::Violations;
+use crate::metrics::Metrics;
+use crate::problem;
+
+/// Who asks over HTTP, as long as nobody authenticates.
+pub const PRINCIPAL: &str = "local";
+
+/// A body as the framework read it: an error where it is too large or broke off.
+pub type Body = Result<Bytes, Error>;
+
+/// The bytes of a JSON body, or the answer that refuses them.
+///
+/// Another media type is refused: it is what a foreign web page can send to this address without being asked.
+pub fn json_body(request: &HttpRequest, body: Body) -> Result<Bytes, HttpResponse> {
+    let body = body.map_err(|error| match error.as_response_error().status_code() {
+        StatusCode::PAYLOAD_TOO_LARGE => problem::answer(
+            ErrorCode::PayloadTooLarge,
+            "the request's body passes the limit of this service",
+            None,
+            &[],
+        ),
+        _ => problem::invalid(&Violations::one(
+            "",
+            "the body broke off or could not be read",
+        )),
+    })?;
+    let media_type = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    if body.is_empty() || media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(body);
+    }
+    Err(problem::invalid(&Violations::one(
+        "",
+        "the header content-type must be application/json",
+    )))
+}
+
+/// The caller's W3C trace context.
+pub fn traceparent(request: &HttpRequest) -> Option<String> {
+    request
+        .headers()
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
+}
+
+/// Counts a request by the template of its route, never by its path.
+pub async fn measure(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let began = Instant::now();
+    let metrics = request.app_data::<Data<Metrics>>().cloned();
+    let method = request.method().clone();
+    let response = next.call(request).await?;
+    if let Some(metrics) = metrics {
+        let route = response
+            .request()
+            .match_pattern()
+            .unwrap_or_else(|| "other".to_owned());
+        metrics
+            .request_seconds
+            .with_label_values(&[&route])
+            .observe(began.elapsed().as_secs_f64());
+        metrics
+            .requests
+            .with_label_values(&[&route, method.as_str(), response.status().as_str()])
+            .inc();
+    }
+    Ok(response)
+}
+
+/// Any other path.
+pub async fn unknown_route() -> HttpResponse {
+    problem::answer(
+        ErrorCode::NotFound,
+        "there is no such route, or not for this method",
+        None,
+        &[],
+    )
+}
