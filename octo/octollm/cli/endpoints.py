@@ -1,6 +1,6 @@
 """Where the stack is: flags, then `OCTO_…` and `octo.toml`, then the local stack's state file, then the usual ports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,15 @@ class Endpoints:
     command_url: str
     nats: "NatsSettings"
     named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GivenServers:
+    """URLs, passwords included, of servers that run already; a stack starts the others itself."""
+
+    nats_url: str | None = field(repr=False)
+    postgres_url: str | None = field(repr=False)
+    redis_url: str | None = field(repr=False)
 
 
 def data_dir(flag: Path | None) -> Path:
@@ -57,19 +66,18 @@ def locate(api_url: str | None = None, nats_url: str | None = None, directory: P
     return Endpoints(api_url=view.rstrip("/"), command_url=commands.rstrip("/"), nats=nats, named=named is not None)
 
 
-def given_servers() -> dict[str, str]:
-    """URLs of servers that the configuration names, as options of a stack; the stack starts the others itself."""
+def given_servers() -> GivenServers:
+    """What the configuration says about servers."""
     from octollm.events.config import NatsSettings, PostgresSettings, RedisSettings
 
     nats = _load("nats", NatsSettings)
     postgres = _load("postgres", PostgresSettings)
     redis = _load("redis", RedisSettings)
-    urls = {
-        "nats_url": (nats, nats.url),
-        "postgres_url": (postgres, postgres.url.get_secret_value()),
-        "redis_url": (redis, redis.url.get_secret_value()),
-    }
-    return {name: url for name, (settings, url) in urls.items() if "url" in settings.model_fields_set}
+    return GivenServers(
+        nats_url=nats.url if "url" in nats.model_fields_set else None,
+        postgres_url=postgres.url.get_secret_value() if "url" in postgres.model_fields_set else None,
+        redis_url=redis.url.get_secret_value() if "url" in redis.model_fields_set else None,
+    )
 
 
 def _settings() -> "StackSettings":

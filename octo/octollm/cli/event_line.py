@@ -72,22 +72,22 @@ def summary(event: Event) -> str:
     match payload:
         case TaskReceived():
             kept = len(payload.verdict.redactions)
-            replaced = f"  ({kept} value(s) replaced)" if kept else ""
+            replaced = f" ({kept} value(s) replaced)" if kept else ""
             return f"{payload.goal}{replaced}"
         case TaskRejected() | PlanFailed() | TaskFailed():
-            return f"{payload.code.value}  {payload.message}"
+            return f"{payload.code.value}: {payload.message}"
         case TaskPlanned():
             return f"plan {payload.plan_version}: {len(payload.steps)} step(s) by {payload.provider}"
         case StepDispatched():
-            again = f"  attempt {payload.attempt}" if payload.attempt > 1 else ""
-            return f"{payload.step.id}  {act(payload.step.action)}{again}"
+            again = f" (attempt {payload.attempt})" if payload.attempt > 1 else ""
+            return f"{payload.step.id}: {act(payload.step.action)}{again}"
         case StepExecuted():
             said = payload.output.stdout.head or payload.output.stderr.head
-            return f"{payload.step_id}  exit {payload.exit_code}  {payload.usage.duration_ms} ms  {said}"
+            return f"{payload.step_id}: exit {payload.exit_code} in {payload.usage.duration_ms} ms: {said}"
         case StepFailed():
-            return f"{payload.step_id}  {payload.code.value}  {payload.message}"
+            return f"{payload.step_id}: {payload.code.value}: {payload.message}"
         case TaskCompleted(result=result):
-            return f"{result.steps_executed} step(s) in {result.total_duration_ms} ms  {result.output}"
+            return f"{result.steps_executed} step(s) in {result.total_duration_ms} ms: {result.output}"
         case TaskCancelRequested() | TaskCancelled():
             why = f": {payload.reason}" if isinstance(payload.reason, str) else ""
             return f"by {payload.requested_by}{why}"

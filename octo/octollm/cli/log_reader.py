@@ -86,5 +86,5 @@ def _warn_on_stderr() -> None:
     structlog.configure(
         processors=[lambda _logger, _method, entry: f"octo: {entry['event']}"],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from octollm.cli import stack_text
+from octollm.cli import endpoints, stack_text
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.terminal import Terminal
 from octollm.stack import NotRunning, Progress, Stack, StackError, StackOptions, StackState, State, logs
@@ -46,8 +46,19 @@ def foreground(terminal: Terminal, data_dir: Path, *, ephemeral: bool, ports: Po
     def describe() -> tuple[StackState | None, Path]:
         return stack_state.read(stack.data_dir), stack.data_dir
 
+    given = endpoints.given_servers()
     with _reporting(terminal, describe, kept=not ephemeral) as reported, failures():
-        stack = Stack(StackOptions(data_dir=data_dir, ephemeral=ephemeral, ports=ports, fsync=fsync, progress=reported))
+        options = StackOptions(
+            data_dir=data_dir,
+            ephemeral=ephemeral,
+            ports=ports,
+            fsync=fsync,
+            nats_url=given.nats_url,
+            postgres_url=given.postgres_url,
+            redis_url=given.redis_url,
+            progress=reported,
+        )
+        stack = Stack(options)
         asyncio.run(stack.run())
 
 

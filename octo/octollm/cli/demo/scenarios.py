@@ -5,10 +5,9 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
-from octollm.cli.api import Api
 from octollm.cli.demo.disguise import seen_in
 from octollm.cli.demo.stage import TASK_BUDGET_S, Differs, Stage, expect
 from octollm.cli.terminal import shortened
