@@ -6,7 +6,7 @@ from octollm.events.carrier import Step
 from octollm.planner.recipes.grammar import INTO, PATH, VERIFY, literal, phrase, workspace_path
 from octollm.planner.recipes.recipe import Recipe, check, command, holds, write
 
-_TEXT = r"(?P<text>\"[^\"]*\"|'[^']*'|`[^`]*`|“[^”]*”|‘[^’]*’|\S.*?)"
+_TEXT = r"(?P<text>\"[^\"]*\"|'[^']*'|`[^`]*`|“[^”]*”|‘[^’]*’|[^\s\"'`“‘].*?)"
 _MARK = r"(?:(?:the )?(?:following )?(?:exact )?(?:text|words?|contents?|line|string|message|phrase):? )"
 
 

@@ -35,6 +35,8 @@ _NUMBERS = (
 # fmt: on
 NUMBER = rf"(?:\d+|(?:{'|'.join(_NUMBERS)})\b)"
 
+_OPENING = tuple("\"'`“‘")
+
 _ASKS = re.compile(
     r"\b(?:the|an?|some|my|your|all|every|each|first|last|next|current|numbers?|lines?|words?|characters?|files?|names?"
     r"|contents?|lists?|directory|directories|folders?|sum|total|average|count|date|time|random|script|code|program"
@@ -71,7 +73,7 @@ def literal(text: str, *, marked: bool = False) -> str:
     """
     if quoted := _QUOTED.fullmatch(text):
         return next(group for group in quoted.groups() if group is not None)
-    if _MORE.search(text) or (not marked and _ASKS.search(text)):
+    if text[:1] in _OPENING or _MORE.search(text) or (not marked and _ASKS.search(text)):
         raise Unsupported("it isn't clear which words are the text: put the text in quotes")
     return text
 
