@@ -23,7 +23,8 @@ def accepting(server: FakeServer, task_id: str) -> FakeServer:
 
 def submitted(server: FakeServer) -> dict[str, Any]:
     """The one submission, checked against the contract."""
-    [(_, _, _, body)] = server.requests
+    [(_, _, _, sent)] = server.requests
+    body: dict[str, Any] = sent
     schema.validate("task.submit", body)
     return body
 

@@ -141,16 +141,40 @@ def test_what_is_no_id_is_usage(octo: Octo, server: FakeServer, text: str) -> No
     assert server.requests == []
 
 
-def test_cancel_sends_the_reason(octo: Octo, server: FakeServer) -> None:
-    server.tell("POST", f"{TASKS}/{ONE}/cancel", 202, {"task_id": ONE})
-    result = octo("cancel", ONE, "--reason", "wrong folder", "--api", server.url)
+@pytest.fixture
+def cancelling(server: FakeServer) -> FakeServer:
+    server.tell("POST", f"{TASKS}/{ONE}/cancel", 202, {"task_id": ONE, "status": "cancel_requested"})
+    return server
+
+
+def test_cancel_sends_the_reason(octo: Octo, cancelling: FakeServer) -> None:
+    tell(cancelling, task(ONE, status=Status.IN_PROGRESS, finished_at=None))
+    result = octo("cancel", ONE, "--reason", "wrong folder", "--api", cancelling.url)
     assert result.exit_code == 0
-    assert server.requests == [("POST", f"{TASKS}/{ONE}/cancel", {}, {"reason": "wrong folder"})]
+    assert cancelling.requests[-1] == ("POST", f"{TASKS}/{ONE}/cancel", {}, {"reason": "wrong folder"})
 
 
-def test_cancel_of_an_unknown_task(octo: Octo, server: FakeServer) -> None:
-    server.refuse("POST", f"{TASKS}/{ONE}/cancel", 404, "NOT_FOUND", "no such task", task_id=ONE)
-    assert octo("cancel", ONE, "--api", server.url).exit_code == Exit.FAILED
+def test_cancel_of_an_unknown_task(octo: Octo, cancelling: FakeServer) -> None:
+    cancelling.refuse("GET", f"{TASKS}/{ONE}", 404, "NOT_FOUND", "no such task", task_id=ONE)
+    result = octo("cancel", ONE, "--api", cancelling.url)
+    assert result.exit_code == Exit.FAILED
+    assert "NOT_FOUND" in result.stderr
+    assert [method for method, *_ in cancelling.requests] == ["GET"]
+
+
+def test_cancel_of_an_ended_task_changes_nothing(octo: Octo, cancelling: FakeServer) -> None:
+    tell(cancelling, task(ONE))
+    result = octo("cancel", ONE, "--api", cancelling.url)
+    assert result.exit_code == Exit.FAILED
+    assert "completed" in result.stderr
+    assert [method for method, *_ in cancelling.requests] == ["GET"]
+
+
+def test_cancel_does_not_depend_on_the_view(octo: Octo, cancelling: FakeServer, closed_port: int) -> None:
+    view = f"http://127.0.0.1:{closed_port}"
+    result = octo("cancel", ONE, "--json", OCTO_STACK__API_URL=view, OCTO_STACK__REFLEX_URL=cancelling.url)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"task_id": ONE, "status": "cancel_requested"}
 
 
 def test_a_step_that_runs_has_no_time_yet(octo: Octo, server: FakeServer) -> None:

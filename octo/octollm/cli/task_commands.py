@@ -225,12 +225,14 @@ def cancel(
     """Ask for a task to be stopped, running steps included."""
     from octollm.cli.api import Api
     from octollm.cli.endpoints import locate
-    from octollm.cli.task_record import TASKS, resolve
+    from octollm.cli.task_record import TASKS, require_unended, resolve
     from octollm.cli.terminal import Terminal
 
     terminal = Terminal(json)
     endpoints = locate(api, None, data_dir)
-    task_id = resolve(Api(endpoints.api_url), task)
+    view = Api(endpoints.api_url)
+    task_id = resolve(view, task)
+    require_unended(view, task_id)
     answer = Api(endpoints.command_url).post(f"{TASKS}/{task_id}/cancel", {"reason": reason} if reason else {})
     if json:
         terminal.document(answer)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from octollm.cli.api import Api
-from octollm.cli.failure import Failure
+from octollm.cli.failure import Exit, Failure
 from octollm.cli.task_view import StepState, StepView, TaskView, written
 from octollm.events.carrier import Output, Result
 
@@ -43,6 +43,18 @@ def resolve(api: Api, text: str) -> str:
     if len(found) > 1:
         raise Failure.usage(f"{len(found)} tasks begin with {wanted}: {', '.join(found[:5])}", "give more of the id")
     return str(found[0])
+
+
+def require_unended(api: Api, task_id: str) -> None:
+    """Raises Failure for a task that is unknown or has ended; a view that is down says nothing against it."""
+    try:
+        task = api.get(f"{TASKS}/{task_id}")
+    except Failure as failure:
+        if failure.exit_code == Exit.INFRASTRUCTURE:
+            return
+        raise
+    if task["finished_at"] is not None:
+        raise Failure.of_code("CONFLICT", f"it has ended already: {task['status']}", task_id=task_id)
 
 
 def newest(api: Api, limit: int, statuses: Sequence[str] = (), min_seq: int | None = None) -> list[dict[str, Any]]:
