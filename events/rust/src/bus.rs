@@ -2,7 +2,7 @@
 
 use crate::config::NatsSettings;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerError};
+use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerAddr, ServerError};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
@@ -12,8 +12,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The broker's URL or options can't be used; an unreachable broker is no error but waited for.
 #[derive(Debug, thiserror::Error)]
-#[error("can't connect to NATS: {0}; check OCTO_NATS__URL")]
-pub struct ConnectError(#[from] async_nats::ConnectError);
+pub enum ConnectError {
+    /// Not `nats://host:port`. The URL is not repeated: it may hold a password.
+    #[error("OCTO_NATS__URL is no URL of a NATS server")]
+    Url(#[source] std::io::Error),
+    /// The client refused to start.
+    #[error("can't connect to NATS; check OCTO_NATS__URL")]
+    Client(#[from] async_nats::ConnectError),
+}
 
 /// The broker does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +43,13 @@ impl Bus {
         let (connected, connections) = watch::channel(0_u64);
         let (refusals, _) = broadcast::channel(64);
         let refused = refusals.clone();
-        let client = ConnectOptions::new()
+        let mut options = ConnectOptions::new();
+        // The client itself does not look at the URL's credentials.
+        let server: ServerAddr = settings.url.parse().map_err(ConnectError::Url)?;
+        if let (Some(user), Some(password)) = (server.username(), server.password()) {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
+        let client = options
             .name(service)
             .custom_inbox_prefix(format!("_INBOX_{service}"))
             .retry_on_initial_connect()
@@ -59,7 +71,7 @@ impl Bus {
                 }
                 std::future::ready(())
             })
-            .connect(settings.url.as_str())
+            .connect(server)
             .await?;
         Ok(Self {
             client,

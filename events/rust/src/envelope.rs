@@ -12,6 +12,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+/// Namespace of ids that no task precedes: UUIDv5(DNS namespace, `octollm`).
+pub const OCTOLLM: Uuid = uuid::uuid!("8047c669-ce86-5034-a476-38d2fffd93e4");
+
 /// Facts after which a task never changes.
 pub const TERMINAL: [&str; 4] = [
     "task.completed",
@@ -106,6 +109,13 @@ impl Position {
 pub fn event_id(task_id: Uuid, causation_id: Uuid, kind: &str, key: &str) -> Uuid {
     let name = format!("{causation_id}/{kind}/{key}");
     Uuid::new_v5(&task_id, name.as_bytes())
+}
+
+/// The id of a raw `task.submit` that names none. `created`: the creation time of `COMMANDS` as the broker
+/// writes it; `seq`, `stored_at`: the message's.
+pub fn submitted_task_id(created: &str, seq: u64, stored_at: OffsetDateTime) -> Uuid {
+    let name = format!("{created}/{seq}/{}", stored_at.unix_timestamp_nanos());
+    Uuid::new_v5(&OCTOLLM, name.as_bytes())
 }
 
 /// An event to append.

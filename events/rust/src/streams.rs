@@ -29,6 +29,14 @@ static CONTRACT: LazyLock<Contract> = LazyLock::new(|| {
         .expect("streams.json has the contract's form")
 });
 
+/// A numeric setting of a stream; `None` where there is none.
+pub fn setting(stream: &str, name: &str) -> Option<u64> {
+    let configs = CONTRACT.streams.iter();
+    configs
+        .filter(|it| it["name"] == stream)
+        .find_map(|it| it.get(name)?.as_u64())
+}
+
 /// The broker did not make something.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} was not made: {reason}")]
