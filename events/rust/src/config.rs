@@ -52,6 +52,12 @@ pub enum ConfigError {
         /// The variable, or the section in the file.
         place: String,
     },
+    /// A section's name stands for a plain value.
+    #[error("{place} must be a section with keys")]
+    NoSection {
+        /// The section in the file.
+        place: String,
+    },
     /// The section knows no such key.
     #[error("[{section}] has no key {key} (environment OCTO_{}__{}); known are {known}", section.to_uppercase(), key.to_uppercase())]
     UnknownKey {
@@ -102,10 +108,14 @@ pub fn load_from<T: DeserializeOwned>(
 ) -> Result<T, ConfigError> {
     debug_assert!(SECTIONS.contains(&section), "{section} is no section");
     let file = read_file(environment.get("OCTO_CONFIG").map(Path::new))?;
-    if let Some(unknown) = file.keys().find(|name| !SECTIONS.contains(&name.as_str())) {
-        return Err(ConfigError::UnknownSection {
-            place: format!("[{unknown}] in octo.toml"),
-        });
+    for (name, value) in &file {
+        let place = || format!("[{name}] in octo.toml");
+        if !SECTIONS.contains(&name.as_str()) {
+            return Err(ConfigError::UnknownSection { place: place() });
+        }
+        if value.as_dict().is_none() {
+            return Err(ConfigError::NoSection { place: place() });
+        }
     }
     let from_file = file
         .get(section)

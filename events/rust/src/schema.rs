@@ -149,8 +149,8 @@ fn explain(error: &ValidationError<'_>, out: &mut Vec<(String, String)>) {
     use ValidationErrorKind as Kind;
     let mut pointer = error.instance_path().as_str().to_owned();
     let message = match error.kind() {
-        Kind::OneOfNotValid { context } | Kind::AnyOf { context } => {
-            return explain_union(pointer, context, out);
+        Kind::OneOfNotValid { context } => {
+            return explain_union(&pointer, context, out);
         }
         Kind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
@@ -187,14 +187,14 @@ fn explain(error: &ValidationError<'_>, out: &mut Vec<(String, String)>) {
 
 /// A union's errors are those of the member that was meant: the one whose type and constant `kind` fit.
 fn explain_union(
-    pointer: String,
+    pointer: &str,
     members: &[Vec<ValidationError<'static>>],
     out: &mut Vec<(String, String)>,
 ) {
+    let tag = format!("{pointer}/kind");
     let mut kinds = BTreeSet::new();
     let mut types = BTreeSet::new();
-    for errors in members {
-        let tag = format!("{pointer}/kind");
+    for errors in flattened(members, pointer) {
         let mut meant = true;
         for error in errors {
             let place = error.instance_path().as_str();
@@ -219,14 +219,32 @@ fn explain_union(
     }
     if kinds.is_empty() {
         let types: Vec<_> = types.into_iter().collect();
-        out.push((pointer, format!("must be {}", types.join(" or "))));
+        let message = format!("must be {}", types.join(" or "));
+        out.push((pointer.to_owned(), message));
     } else {
         let kinds: Vec<_> = kinds.into_iter().collect();
-        out.push((
-            format!("{pointer}/kind"),
-            format!("must be one of {}", kinds.join(", ")),
-        ));
+        out.push((tag, format!("must be one of {}", kinds.join(", "))));
     }
+}
+
+/// The members of a union, with those of a union inside it in its place.
+fn flattened<'a>(
+    members: &'a [Vec<ValidationError<'static>>],
+    pointer: &str,
+) -> Vec<&'a [ValidationError<'static>]> {
+    let mut flat = Vec::new();
+    for errors in members {
+        match errors.as_slice() {
+            [only] if only.instance_path().as_str() == pointer => match only.kind() {
+                ValidationErrorKind::OneOfNotValid { context } => {
+                    flat.extend(flattened(context, pointer));
+                }
+                _ => flat.push(errors),
+            },
+            _ => flat.push(errors.as_slice()),
+        }
+    }
+    flat
 }
 
 /// The schema that holds the broken keyword.
