@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
-from octollm.stack import NotReady, Stack, StackError, StackOptions, probe, procfs
+from octollm.stack import NotReady, Stack, StackError, StackOptions, nats, probe, procfs
 from octollm.stack.postgres import binaries
 
 CANARY = b"canary-7f3a1c-in-the-clear"
@@ -74,6 +74,18 @@ async def test_fsync_is_what_was_asked_for(stack_of: Any, fsync: bool) -> None:
         connection = await asyncpg.connect(stack.postgres_url)
         assert await connection.fetchval("SHOW fsync") == ("on" if fsync else "off")
         await connection.close()
+
+
+async def test_a_server_that_isnt_as_it_must_be_is_refused_at_once(
+    stack_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "CONFIG", nats.CONFIG.replace("{sync}", ""))
+    with pytest.raises(NotReady, match=r"nats won't do: .*sync_always"):
+        await stack_of(servers={"nats"}).start()
+    monkeypatch.undo()
+    monkeypatch.setattr(nats, "OLDEST", (3, 0))
+    with pytest.raises(NotReady, match=r"nats-server \d+\.\d+\.\d+ is too old: 3\.0"):
+        await stack_of(servers={"nats"}).start()
 
 
 async def test_the_log_is_encrypted_at_rest(stack_of: Any) -> None:

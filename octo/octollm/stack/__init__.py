@@ -1,6 +1,6 @@
 """The local stack: NATS, Postgres and a Redis-protocol server from their wheels, and OctoLLM's services, supervised."""
 
-from octollm.stack.errors import AlreadyRunning, GaveUp, Missing, NotReady, NotRunning, PortBusy, StackError
+from octollm.stack.errors import AlreadyRunning, GaveUp, Missing, NotReady, NotRunning, PortBusy, StackError, Unsuitable
 from octollm.stack.options import Progress, StackOptions
 from octollm.stack.program import State
 from octollm.stack.services import SERVICES, Service, Wiring
@@ -23,5 +23,6 @@ __all__ = [
     "StackOptions",
     "StackState",
     "State",
+    "Unsuitable",
     "Wiring",
 ]

@@ -5,6 +5,7 @@ StackError
 ├── PortBusy         a port is taken, and by whom
 ├── AlreadyRunning   another stack holds the data directory
 ├── NotRunning       no stack runs on the data directory
+├── Unsuitable       a server runs, but not as it must, and waiting won't change it
 ├── NotReady         a program ended, or didn't answer in time, while it was being started or stopped
 └── GaveUp           a program died too often, and everything was stopped
 """
@@ -38,6 +39,10 @@ class AlreadyRunning(StackError):
 
 class NotRunning(StackError):
     """No stack runs on the data directory."""
+
+
+class Unsuitable(StackError):
+    """A server runs, but not as it must: waiting won't change it."""
 
 
 class NotReady(StackError):

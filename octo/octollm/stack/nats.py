@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 from octollm.stack import probe
-from octollm.stack.errors import Missing, StackError
+from octollm.stack.errors import Missing, StackError, Unsuitable
 from octollm.stack.keys import secret
 from octollm.stack.ports import HOST
 from octollm.stack.program import Kind, Program
@@ -88,12 +88,12 @@ async def _as_configured(monitoring: str, fsync: bool) -> None:
     _, body = await probe.http_get(f"{monitoring}/jsz?config=1")
     report = json.loads(body)
     if fsync and not report["config"].get("sync_always"):
-        raise StackError("nats-server doesn't sync before it acknowledges (sync_always is off in /jsz)")
+        raise Unsuitable("nats-server doesn't sync before it acknowledges (sync_always is off in /jsz)")
     _, body = await probe.http_get(f"{monitoring}/varz")
     version = json.loads(body)["version"]
     if tuple(int(part) for part in version.split("-")[0].split(".")[:2]) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
-        raise StackError(
+        raise Unsuitable(
             f"nats-server {version} is too old: {wanted} is the oldest that will do (OCTO_NATS_SERVER_BIN)"
         )
 

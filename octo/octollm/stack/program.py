@@ -6,7 +6,7 @@ from enum import StrEnum
 from signal import Signals
 
 Probe = Callable[[], Awaitable[None]]
-"""Returns when the program answers; raises, with the reason as its text, when it doesn't (yet)."""
+"""Returns when the program answers; raises, the reason as its text, when it doesn't: Unsuitable when it never will."""
 
 
 class Kind(StrEnum):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octollm.stack import logs
 from octollm.stack.child import Child, ending
-from octollm.stack.errors import GaveUp, NotReady
+from octollm.stack.errors import GaveUp, NotReady, Unsuitable
 from octollm.stack.program import Program, State
 
 DEATHS = 5
@@ -130,6 +130,8 @@ class Supervisor:
                 break
             except TimeoutError:
                 refusal = f"no answer within {PROBE_SECONDS:g} s"
+            except Unsuitable as error:
+                return f"won't do: {error}"
             except Exception as error:  # a probe fails in the ways of three protocols, and any failure means: not yet
                 refusal = str(error) or type(error).__name__
             if time.monotonic() > deadline:
