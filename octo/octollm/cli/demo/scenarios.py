@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from octollm.cli.demo.disguise import seen_in
-from octollm.cli.demo.stage import TASK_BUDGET_S, Differs, Stage, expect
+from octollm.cli.demo.stage import Differs, Stage, expect
 from octollm.cli.terminal import shortened
 from octollm.events.carrier import Result, StepDispatched, StepExecuted, TaskCompleted, TaskFailed, TaskRejected
 from octollm.events.envelope import Event
@@ -40,7 +40,7 @@ async def raw_publish(stage: Stage) -> None:
 
 async def command_line(stage: Stage) -> None:
     """A person submits with the command `octo`."""
-    code, out = await stage.octo("submit", "Echo the current date", "--json", "--timeout", str(TASK_BUDGET_S))
+    code, out = await stage.octo("submit", "Echo the current date", "--json", "--timeout", str(stage.budget_s))
     expect(code == 0, "exit code 0 of octo submit", f"{code}: {out}")
     accepted = json.loads(out)
     stage.say(f"octo submit → on record at sequence {accepted['seq']}")
@@ -120,12 +120,15 @@ async def personal_data(stage: Stage) -> None:
     task_id = await stage.post(stage.task(f"Echo contact {CANARY}"))
     events = await stage.history(task_id)
     _tell_end(stage, events)
-    expect(events[-1].kind in ("task.completed", "task.failed"), "a task that ended", _kinds(events))
+    done = events[-1].kind in ("task.completed", "task.failed")
+    expect(done and "TIMEOUT" not in _outcome(events), "a task that was worked on", _outcome(events))
     places = await _everything_public(stage, task_id, events[-1].seq)
     for place, content in places.items():
         form = seen_in(content, CANARY)
         # The finding itself must not carry the address on.
         expect(form is None, f"no trace of the address in {place}", f"it, {form}")
+    shown = [place for place, content in places.items() if b"[EMAIL_1]" in content]
+    expect(len(shown) > 1, "the placeholder in the view and in the log", shown)
     stage.say(f"the address is in none of {len(places)} places: REST view, log, metrics, service logs")
 
 
@@ -134,7 +137,7 @@ async def denied_command(stage: Stage) -> None:
     plan = _plan(_command("fetch", ["curl", "http://example.com/"]))
     events = await stage.history(await stage.post(stage.task("Fetch a page", plan=plan)))
     _failed(stage, events, "POLICY_DENIED")
-    expect(not _outputs(events), "no step executed", _kinds(events))
+    expect("step.executed" not in _kinds(events), "no step executed", _kinds(events))
 
 
 async def time_out(stage: Stage) -> None:
@@ -142,8 +145,8 @@ async def time_out(stage: Stage) -> None:
     plan = _plan(_command("nap", ["sleep", "30"], limits={"wall_ms": 1000}))
     events = await stage.history(await stage.post(stage.task("Sleep for too long", plan=plan)))
     _failed(stage, events, "TIMEOUT")
-    failed = next((event for event in events if event.kind == "step.failed"), None)
-    expect(failed is not None, "a step.failed, since the step ran too long, not the task", _kinds(events))
+    by = [event.source for event in events if event.kind == "step.failed"]
+    expect(by == ["/octollm/executor"], "a step.failed of the executor, which killed the step", by or _kinds(events))
 
 
 SCENARIOS = (
@@ -171,7 +174,7 @@ def _completed(stage: Stage, events: list[Event]) -> Result:
     _tell_end(stage, events)
     payload = events[-1].payload
     if not isinstance(payload, TaskCompleted):
-        raise Differs(f"expected task.completed; found {_end(events)}")
+        raise Differs(f"expected task.completed; found {_outcome(events)}")
     expect(events[-1].version == len(events), "versions without a gap", _kinds(events))
     return payload.result
 
@@ -180,7 +183,13 @@ def _failed(stage: Stage, events: list[Event], code: str) -> None:
     _tell_end(stage, events)
     payload = events[-1].payload
     if not isinstance(payload, TaskFailed) or payload.code.value != code:
-        raise Differs(f"expected task.failed {code}; found {_end(events)}")
+        raise Differs(f"expected task.failed {code}; found {_outcome(events)}")
+
+
+def _outcome(events: list[Event]) -> str:
+    """Kind of the last event, with the code where it has one."""
+    code = getattr(events[-1].payload, "code", None)
+    return f"{events[-1].kind} {code.value}" if code else events[-1].kind
 
 
 def _end(events: list[Event]) -> str:

@@ -16,11 +16,8 @@ from octollm.events.bus import Client
 from octollm.events.envelope import Event
 from octollm.events.log import Log
 
-TASK_BUDGET_S = 10
-"""`max_time_seconds` of every task here: a task that nobody works on ends soon."""
-
-PATIENCE_S = 2.0 * TASK_BUDGET_S
-"""How long a scenario waits for a task's last event."""
+PATIENCE_S = 10.0
+"""How long a scenario waits beyond its task's own time."""
 
 
 class Differs(Exception):
@@ -35,7 +32,10 @@ def expect(holds: bool, expected: str, found: object) -> None:
 
 @dataclass(slots=True)
 class Stage:
-    """One scenario's view of the stack; `said` collects what it tells."""
+    """One scenario's view of the stack; `said` collects what it tells.
+
+    `budget_s`: `max_time_seconds` of every task, so that one that nobody works on ends soon.
+    """
 
     client: Client
     log: Log
@@ -43,6 +43,7 @@ class Stage:
     nats_url: str
     data_dir: Path
     services: Mapping[str, str]
+    budget_s: int
     said: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -51,7 +52,7 @@ class Stage:
 
     def task(self, goal: str, **more: Any) -> dict[str, Any]:
         """A submission with an id of its own and the demo's small budget."""
-        budget = {"max_time_seconds": TASK_BUDGET_S, "max_retries": 0}
+        budget = {"max_time_seconds": self.budget_s, "max_retries": 0}
         return {"task_id": str(uuid.uuid4()), "goal": goal, "budget": budget} | more
 
     async def post(self, submission: dict[str, Any]) -> str:
@@ -81,7 +82,7 @@ class Stage:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+            out, err = await asyncio.wait_for(process.communicate(), self.budget_s + PATIENCE_S)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -93,7 +94,8 @@ class Stage:
     async def history(self, task_id: str) -> list[Event]:
         """Every event of a task, its chain checked, once it has ended; raises Differs when it doesn't in time."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE_S
+        patience = self.budget_s + PATIENCE_S
+        deadline = loop.time() + patience
         while True:
             before = await self.log.last_seq()
             events = await self.log.read(task_id)
@@ -106,7 +108,7 @@ class Stage:
                         break
             except TimeoutError:
                 kinds = ", ".join(event.kind for event in events) or "nothing"
-                raise Differs(f"task {task_id} has no last event after {PATIENCE_S:g} s; on record: {kinds}") from None
+                raise Differs(f"task {task_id} has no last event after {patience:g} s; on record: {kinds}") from None
 
     async def whole_log(self) -> list[Event]:
         """Every event on record."""
