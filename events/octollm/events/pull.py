@@ -128,6 +128,9 @@ class Pull:
             message: Msg = await subscription.next_msg(timeout=1.0)
         except nats_errors.TimeoutError:
             return None
+        # Before Python 3.12 asyncio.wait_for, which is in there, swallows a cancellation that comes with the message.
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
         return message
 
     async def _request(self, inbox: str, count: int) -> None:
