@@ -11,7 +11,6 @@ from octollm.events.config import ConfigError, NatsSettings, load
 from octollm.events.log import Log
 from octollm.events.service import Check, Service, configure_logging
 from octollm.planner.intake import Intake
-from octollm.planner.llm.openai_chat import OpenAIChat
 from octollm.planner.llm.planner import Limits, ModelPlanner
 from octollm.planner.planning import Planning
 from octollm.planner.screening import Screen
@@ -35,6 +34,9 @@ async def serve(settings: PlannerSettings, nats: NatsSettings) -> None:
         checks: dict[str, Check] = {"nats": connected}
         model = None
         if settings.provider != "offline":
+            # Here, not above: the SDK costs a second and 25 MB, and the offline planner needs none of it.
+            from octollm.planner.llm.openai_chat import OpenAIChat
+
             provider = OpenAIChat(settings.chosen_model(), settings.key(), settings.base_url, settings.provider)
             screen = Screen(settings.reflex_url)
             resources.push_async_callback(provider.close)
