@@ -51,3 +51,48 @@ impl fmt::Debug for DigestKey {
         formatter.write_str("DigestKey(…)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_digest_depends_on_content_and_key_not_on_notation() {
+        let (one, other) = (DigestKey([1; 32]), DigestKey([2; 32]));
+        let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        assert_eq!(
+            one.digest(&parsed(r#"{"a":1,"b":1.0}"#)),
+            one.digest(&parsed(r#"{ "b": 1, "a": 1e0 }"#))
+        );
+        assert_ne!(
+            one.digest(&json!({ "a": 1 })),
+            one.digest(&json!({ "a": 2 }))
+        );
+        assert_ne!(
+            one.digest(&json!({ "a": 1 })),
+            other.digest(&json!({ "a": 1 }))
+        );
+    }
+
+    #[test]
+    fn a_bad_key_is_named_and_not_shown() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key");
+        assert!(
+            DigestKey::read(&path)
+                .expect_err("missing")
+                .to_string()
+                .contains("can't be read")
+        );
+        std::fs::write(&path, "hunter2").expect("written");
+        let error = DigestKey::read(&path).expect_err("too short").to_string();
+        assert!(
+            error.contains("wrong form") && !error.contains("hunter2"),
+            "{error}"
+        );
+        std::fs::write(&path, format!("{}\n", "ab".repeat(32))).expect("written");
+        let key = DigestKey::read(&path).expect("a key");
+        assert_eq!(format!("{key:?}"), "DigestKey(…)");
+    }
+}

@@ -138,3 +138,103 @@ impl Bundle {
         Some(Self { bytes, reference })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn violations(entries: Value) -> Vec<String> {
+        let entries = serde_json::from_value(entries).expect("entries");
+        let mut violations = Violations::default();
+        let _ = check(entries, &mut violations);
+        violations
+            .pairs()
+            .iter()
+            .map(|(pointer, _)| pointer.clone())
+            .collect()
+    }
+
+    #[test]
+    fn entries_are_checked_one_by_one_and_together() {
+        let file = |path: &str| json!({ "path": path, "type": "file", "text": "" });
+        let link =
+            |path: &str, target: &str| json!({ "path": path, "type": "symlink", "target": target });
+        let rows: Vec<(Value, &[&str])> = vec![
+            (json!([file("a"), file("d/b"), link("d/l", "../a")]), &[]),
+            (
+                json!([{ "path": "a", "type": "file", "base64": "aGk=" }]),
+                &[],
+            ),
+            (
+                json!([{ "path": "d", "type": "dir", "mode": "0755" }, file("d/x")]),
+                &[],
+            ),
+            (json!([file("../a")]), &["/files/0/path"]),
+            (json!([file("a/../b")]), &["/files/0/path"]),
+            (json!([file("a\n/../b")]), &["/files/0/path"]),
+            (json!([file("/etc/passwd")]), &["/files/0/path"]),
+            (json!([file("a//b")]), &["/files/0/path"]),
+            (json!([file("a"), file("a")]), &["/files/1/path"]),
+            (json!([file("a"), file("a/b")]), &["/files/1/path"]),
+            (json!([link("l", "d"), file("l/x/y")]), &["/files/1/path"]),
+            (json!([{ "path": "a", "type": "file" }]), &["/files/0"]),
+            (
+                json!([{ "path": "a", "type": "file", "text": "", "base64": "" }]),
+                &["/files/0"],
+            ),
+            (
+                json!([{ "path": "a", "type": "file", "base64": "not base64" }]),
+                &["/files/0"],
+            ),
+            (
+                json!([{ "path": "a", "type": "dir", "text": "" }]),
+                &["/files/0"],
+            ),
+            (json!([{ "path": "a", "type": "symlink" }]), &["/files/0"]),
+            (json!([link("l", "/etc")]), &["/files/0"]),
+            (json!([link("l", "..")]), &["/files/0"]),
+            (json!([link("d/l", "../../x")]), &["/files/0"]),
+            (json!([link("d/l", "a/../../x")]), &["/files/0"]),
+            (json!([link("d/l", "..")]), &[]),
+        ];
+        for (entries, expected) in rows {
+            assert_eq!(violations(entries.clone()), expected, "{entries}");
+        }
+    }
+
+    #[test]
+    fn inline_content_counts_after_decoding() {
+        let half = "x".repeat(INLINE_BYTES / 2);
+        let file = |path: &str, text: &str| json!({ "path": path, "type": "file", "text": text });
+        let encoded = json!({ "path": "b", "type": "file", "base64": STANDARD.encode(&half) });
+        assert_eq!(violations(json!([file("a", &half), encoded])), [""; 0]);
+        assert_eq!(
+            violations(json!([file("a", &half), encoded, file("c", "x")])),
+            ["/files"]
+        );
+    }
+
+    #[test]
+    fn the_order_of_entries_does_not_matter() {
+        let bundle = |entries: Value| {
+            let entries = serde_json::from_value(entries).expect("entries");
+            Bundle::of(&check(entries, &mut Violations::default())).expect("not empty")
+        };
+        let (a, b) = (
+            json!({ "path": "a", "type": "dir" }),
+            json!({ "path": "b", "type": "file", "text": "x" }),
+        );
+        let first = bundle(json!([a, b]));
+        assert_eq!(first.reference, bundle(json!([b, a])).reference);
+        assert_eq!(
+            first.reference.artifact,
+            format!("sha256-{}", hex::encode(Sha256::digest(&first.bytes)))
+        );
+        assert_eq!(
+            (first.reference.entries, first.reference.bytes),
+            (2, first.bytes.len() as u64)
+        );
+        assert!(Bundle::of(&[]).is_none());
+    }
+}

@@ -48,7 +48,7 @@ pub async fn process(
 ) -> HttpResponse {
     let body = match json_body(&request, body) {
         Ok(body) => body,
-        Err(answer) => return answer,
+        Err(error) => return error.answer(),
     };
     let Ok(query) = serde_json::from_slice::<Query>(&body) else {
         return problem::invalid(&Violations::one("", SHAPE));

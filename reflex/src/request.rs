@@ -21,21 +21,41 @@ pub const PRINCIPAL: &str = "local";
 /// A body as the framework read it: an error where it is too large or broke off.
 pub type Body = Result<Bytes, Error>;
 
-/// The bytes of a JSON body, or the answer that refuses them.
+/// Why a body is not taken.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It passes the limit.
+    #[error("the request's body passes the limit of this service")]
+    TooLarge,
+    /// It did not arrive as announced.
+    #[error("the body broke off or could not be read")]
+    Broken,
+    /// It is not declared as JSON.
+    #[error("the header content-type must be application/json")]
+    MediaType,
+}
+
+impl BodyError {
+    /// The answer that refuses the request.
+    pub fn answer(self) -> HttpResponse {
+        match self {
+            Self::TooLarge => {
+                problem::answer(ErrorCode::PayloadTooLarge, &self.to_string(), None, &[])
+            }
+            Self::Broken | Self::MediaType => {
+                problem::invalid(&Violations::one("", self.to_string()))
+            }
+        }
+    }
+}
+
+/// The bytes of a JSON body; an empty one needs no media type.
 ///
 /// Another media type is refused: it is what a foreign web page can send to this address without being asked.
-pub fn json_body(request: &HttpRequest, body: Body) -> Result<Bytes, HttpResponse> {
+pub fn json_body(request: &HttpRequest, body: Body) -> Result<Bytes, BodyError> {
     let body = body.map_err(|error| match error.as_response_error().status_code() {
-        StatusCode::PAYLOAD_TOO_LARGE => problem::answer(
-            ErrorCode::PayloadTooLarge,
-            "the request's body passes the limit of this service",
-            None,
-            &[],
-        ),
-        _ => problem::invalid(&Violations::one(
-            "",
-            "the body broke off or could not be read",
-        )),
+        StatusCode::PAYLOAD_TOO_LARGE => BodyError::TooLarge,
+        _ => BodyError::Broken,
     })?;
     let media_type = request
         .headers()
@@ -46,10 +66,7 @@ pub fn json_body(request: &HttpRequest, body: Body) -> Result<Bytes, HttpRespons
     if body.is_empty() || media_type.eq_ignore_ascii_case("application/json") {
         return Ok(body);
     }
-    Err(problem::invalid(&Violations::one(
-        "",
-        "the header content-type must be application/json",
-    )))
+    Err(BodyError::MediaType)
 }
 
 /// The caller's W3C trace context.

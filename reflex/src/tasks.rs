@@ -33,9 +33,9 @@ pub async fn submit(
     };
     let body = match json_body(&request, body) {
         Ok(body) => body,
-        Err(answer) => {
+        Err(error) => {
             count("malformed");
-            return answer;
+            return error.answer();
         }
     };
     let submission = match contract::parse(&body).and_then(|document| contract::read(&document)) {
@@ -102,9 +102,9 @@ pub async fn cancel(
             count("invalid");
             return problem::invalid(&violations);
         }
-        Err(answer) => {
+        Err(error) => {
             count("malformed");
-            return answer;
+            return error.answer();
         }
     };
     let reason = match reason.map(|text| screen_note(&text, reception.ruleset())) {

@@ -1,0 +1,8 @@
+//! The service as a process, against a real broker.
+
+mod bus;
+mod commands;
+mod harness;
+mod http;
+mod probes;
+mod screening;
