@@ -1,19 +1,21 @@
 //! The envelope: CloudEvents 1.0 in binary mode over NATS headers, ids, and the hash chain.
 
-use crate::schema::{self, Fact, Payload, SchemaViolation};
+mod id;
+mod new_event;
+mod position;
+
+pub use id::{OCTOLLM, event_id, submitted_task_id};
+pub use new_event::NewEvent;
+pub use position::{EventHash, Position};
+
+use crate::schema::{self, Payload};
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
-
-/// Namespace of ids that no task precedes: UUIDv5(DNS namespace, `octollm`).
-pub const OCTOLLM: Uuid = uuid::uuid!("8047c669-ce86-5034-a476-38d2fffd93e4");
 
 /// Facts after which a task never changes.
 pub const TERMINAL: [&str; 4] = [
@@ -33,229 +35,6 @@ pub struct Undecodable {
     pub seq: u64,
     /// What is wrong.
     pub reason: String,
-}
-
-/// SHA-256 of a stored event: what the task's next event names as `ce-prevhash`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EventHash([u8; 32]);
-
-impl EventHash {
-    /// What a task's first event names: 64 zeros.
-    pub const NONE: Self = Self([0; 32]);
-
-    /// Over the subject, every `ce-*` header in byte order of its name, and the body.
-    pub fn of(subject: &str, headers: &BTreeMap<String, String>, body: &[u8]) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(subject);
-        digest.update("\n");
-        for (name, value) in headers.iter().filter(|(name, _)| name.starts_with("ce-")) {
-            digest.update(name);
-            digest.update(":");
-            digest.update(value);
-            digest.update("\n");
-        }
-        digest.update("\n");
-        digest.update(body);
-        Self(digest.finalize().into())
-    }
-}
-
-impl fmt::Display for EventHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for EventHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for EventHash {
-    type Err = hex::FromHexError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes)?;
-        Ok(Self(bytes))
-    }
-}
-
-/// Where a task's log stands: what an append expects to find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Stream sequence of the task's last event, 0 for none.
-    pub seq: u64,
-    /// Its `ce-taskversion`, 0 for none.
-    pub version: u64,
-    /// Its hash.
-    pub hash: EventHash,
-    /// It is terminal: nothing may follow.
-    pub terminal: bool,
-}
-
-impl Position {
-    /// Of a task that has no event yet.
-    pub const START: Self = Self {
-        seq: 0,
-        version: 0,
-        hash: EventHash::NONE,
-        terminal: false,
-    };
-}
-
-/// The deterministic id of a decision. `key` says what it is about (`<plan version>/<step>/<attempt>`, …), never a position.
-pub fn event_id(task_id: Uuid, causation_id: Uuid, kind: &str, key: &str) -> Uuid {
-    let name = format!("{causation_id}/{kind}/{key}");
-    Uuid::new_v5(&task_id, name.as_bytes())
-}
-
-/// The id of a raw `task.submit` that names none. `created`: the creation time of `COMMANDS` as the broker
-/// writes it; `seq`, `stored_at`: the message's.
-pub fn submitted_task_id(created: &str, seq: u64, stored_at: OffsetDateTime) -> Uuid {
-    let name = format!("{created}/{seq}/{}", stored_at.unix_timestamp_nanos());
-    Uuid::new_v5(&OCTOLLM, name.as_bytes())
-}
-
-/// An event to append.
-#[derive(Clone, Debug)]
-pub struct NewEvent {
-    kind: String,
-    schema_version: u32,
-    key: String,
-    causation_id: Uuid,
-    traceparent: Option<String>,
-    body: Bytes,
-}
-
-impl NewEvent {
-    /// A task's first event: its cause is the task itself, its key is empty.
-    pub fn first<T: Fact>(task_id: Uuid, payload: &T) -> Result<Self, SchemaViolation> {
-        Self::new(payload, task_id, "")
-    }
-
-    /// The answer to an event; carries its trace on.
-    pub fn answering<T: Fact>(
-        cause: &Event,
-        payload: &T,
-        key: impl Into<String>,
-    ) -> Result<Self, SchemaViolation> {
-        let mut event = Self::new(payload, cause.id, key)?;
-        event.traceparent = cause.traceparent.clone();
-        Ok(event)
-    }
-
-    /// An event with any cause; the payload is checked against its schema.
-    pub fn new<T: Fact>(
-        payload: &T,
-        causation_id: Uuid,
-        key: impl Into<String>,
-    ) -> Result<Self, SchemaViolation> {
-        Ok(Self {
-            kind: T::KIND.to_owned(),
-            schema_version: T::VERSION,
-            key: key.into(),
-            causation_id,
-            traceparent: None,
-            body: schema::encode(payload)?.into(),
-        })
-    }
-
-    /// An event from plain JSON, for callers that learn the kind at run time; checked against its schema.
-    pub fn from_json(
-        kind: &str,
-        payload: &Value,
-        causation_id: Uuid,
-        key: impl Into<String>,
-    ) -> Result<Self, SchemaViolation> {
-        let schema_version = schema::fact_version(kind).ok_or_else(|| SchemaViolation {
-            kind: kind.to_owned(),
-            errors: vec![(String::new(), "no such kind of event".to_owned())],
-        })?;
-        schema::validate(kind, payload)?;
-        Ok(Self {
-            kind: kind.to_owned(),
-            schema_version,
-            key: key.into(),
-            causation_id,
-            traceparent: None,
-            body: payload.to_string().into(),
-        })
-    }
-
-    /// Continues a W3C trace; an ill-formed `traceparent` is ignored, as the standard asks.
-    pub fn with_traceparent(mut self, traceparent: Option<&str>) -> Self {
-        self.traceparent = traceparent
-            .filter(|text| is_traceparent(text))
-            .map(str::to_owned);
-        self
-    }
-
-    /// `<entity>.<fact>`.
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// The payload as it will be stored.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The id it gets in this task.
-    pub fn id(&self, task_id: Uuid) -> Uuid {
-        event_id(task_id, self.causation_id, &self.kind, &self.key)
-    }
-
-    pub(crate) fn subject(&self, task_id: Uuid) -> String {
-        format!("{}.{task_id}", self.kind)
-    }
-
-    pub(crate) fn is_terminal(&self) -> bool {
-        TERMINAL.contains(&self.kind.as_str())
-    }
-
-    /// The headers of this event as the one after `expected`, `Nats-Msg-Id` not among them.
-    pub(crate) fn headers(
-        &self,
-        task_id: Uuid,
-        expected: &Position,
-        source: &str,
-        now: OffsetDateTime,
-    ) -> BTreeMap<String, String> {
-        let version = expected.version + 1;
-        let mut headers: BTreeMap<String, String> = [
-            ("ce-specversion", "1.0".to_owned()),
-            ("ce-id", self.id(task_id).to_string()),
-            (
-                "ce-type",
-                format!("octollm.{}.v{}", self.kind, self.schema_version),
-            ),
-            ("ce-source", format!("/octollm/{source}")),
-            ("ce-time", milliseconds(now)),
-            ("ce-subject", task_id.to_string()),
-            ("content-type", "application/json".to_owned()),
-            ("ce-causationid", self.causation_id.to_string()),
-            ("ce-taskversion", version.to_string()),
-            ("ce-prevhash", expected.hash.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        if let Some(traceparent) = &self.traceparent {
-            headers.insert("ce-traceparent".to_owned(), traceparent.clone());
-        }
-        headers
-    }
-}
-
-/// `00-<32 hex>-<16 hex>-<2 hex>`, lower case (W3C Trace Context).
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<_> = text.split('-').collect();
-    parts.len() == 4
-        && parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// RFC 3339 in UTC with milliseconds.

@@ -1,14 +1,17 @@
 //! The event log: append with an expectation, read a task, follow everything.
 
+mod error;
+mod read;
+
+pub use error::{AppendError, ReadError};
+
 use crate::bus::Bus;
 use crate::envelope::{Event, EventHash, NewEvent, Position, Undecodable};
 use crate::pull::Pull;
+use async_nats::Request;
 use async_nats::header::HeaderMap;
-use async_nats::{Message, Request, StatusCode};
 use bytes::Bytes;
-use futures::StreamExt;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -20,14 +23,10 @@ pub const STREAM: &str = "EVENTS";
 /// `max_msg_size` of the stream: headers and body together, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 262_144;
 
-const DIRECT_GET: &str = "$JS.API.DIRECT.GET.EVENTS";
-const END_OF_BATCH: u16 = 204;
-
 const DEADLINE: Duration = Duration::from_secs(10);
 const ATTEMPT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-const READ_BATCH: usize = 256;
 const FOLLOW_BATCH: usize = 256;
 
 /// Wrong last sequence, on one node and on a replicated stream.
@@ -35,123 +34,6 @@ const CONFLICTS: [u64; 2] = [10071, 10164];
 /// The stream's, the account's, or the server's store is full.
 const FULL: [u64; 4] = [10077, 10047, 10023, 10028];
 const MESSAGE_TOO_LARGE: u64 = 10054;
-
-/// Why an event was not appended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// Somebody appended in between, or this very event is stored already. Read after `expected`, fold all of it, and decide again.
-    #[error("task {task_id}: the log has moved on since sequence {}; read it and decide again", expected.seq)]
-    Conflict {
-        /// The task.
-        task_id: Uuid,
-        /// What the append had expected.
-        expected: Position,
-        /// The broker knows the event's id: it is stored.
-        duplicate: bool,
-    },
-    /// The task's last known event is terminal.
-    #[error("task {task_id} has ended; {kind} was not appended")]
-    TaskEnded {
-        /// The task.
-        task_id: Uuid,
-        /// What was to be appended.
-        kind: String,
-    },
-    /// The broker does not let this service write this kind of event.
-    #[error("{source_name} may not write {subject}; check the broker's permissions")]
-    Forbidden {
-        /// The service.
-        source_name: String,
-        /// The refused subject.
-        subject: String,
-    },
-    /// The message would pass the stream's limit.
-    #[error("task {task_id}: {kind} needs {size} bytes, {MAX_MESSAGE_BYTES} is the limit")]
-    PayloadTooLarge {
-        /// The task.
-        task_id: Uuid,
-        /// What was to be appended.
-        kind: String,
-        /// Its size with headers, bytes.
-        size: usize,
-    },
-    /// The log has reached its size; an operator must make room.
-    #[error("task {task_id}: the log is full: {reason}")]
-    Full {
-        /// The task.
-        task_id: Uuid,
-        /// The broker's words.
-        reason: String,
-    },
-    /// The broker refused for another reason; repeating won't help.
-    #[error("task {task_id}: the broker refused the event: {reason} ({code})")]
-    Refused {
-        /// The task.
-        task_id: Uuid,
-        /// JetStream's error code.
-        code: u64,
-        /// The broker's words.
-        reason: String,
-    },
-    /// No answer within the deadline. The outcome is unknown; the same append may be repeated.
-    #[error("task {task_id}: no answer from the log within {} s; the append may be repeated", deadline.as_secs_f32())]
-    Unavailable {
-        /// The task.
-        task_id: Uuid,
-        /// How long it was tried.
-        deadline: Duration,
-        /// The last failure.
-        #[source]
-        source: Option<async_nats::client::RequestError>,
-    },
-}
-
-/// Why a task could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// What is stored is not what was written.
-    #[error("task {task_id}: the chain breaks at sequence {seq}: {reason}")]
-    ChainBroken {
-        /// The task.
-        task_id: Uuid,
-        /// Stream sequence of the first event that does not fit.
-        seq: u64,
-        /// What does not fit.
-        reason: String,
-    },
-    /// A stored message is no event of this version.
-    #[error(transparent)]
-    Undecodable(#[from] Undecodable),
-    /// The broker does not answer.
-    #[error("the log can't be read: {reason}")]
-    Unavailable {
-        /// What happened.
-        reason: String,
-        /// The failure underneath.
-        #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    },
-}
-
-impl ReadError {
-    fn unavailable(reason: &str) -> Self {
-        Self::Unavailable {
-            reason: reason.to_owned(),
-            source: None,
-        }
-    }
-
-    fn refused(status: StatusCode) -> Self {
-        Self::unavailable(&format!("a direct get was refused with status {status}"))
-    }
-
-    fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> Self {
-        Self::Unavailable {
-            reason: error.to_string(),
-            source: Some(Box::new(error)),
-        }
-    }
-}
 
 /// The broker's answer to a publish.
 #[derive(Deserialize)]
@@ -342,37 +224,6 @@ impl Log {
         }
     }
 
-    /// A task's events in order, from its first or after a position; empty for an unknown task. Checks the chain on the way.
-    pub async fn read(
-        &self,
-        task_id: Uuid,
-        after: Option<&Position>,
-    ) -> Result<Vec<Event>, ReadError> {
-        let mut previous = after.copied().unwrap_or(Position::START);
-        let mut next = match after {
-            Some(position) if position.seq > 0 => Some(position.seq + 1),
-            _ => self.first_seq(task_id).await?,
-        };
-        let mut events = Vec::new();
-        while let Some(seq) = next {
-            let (messages, more) = self.batch(task_id, seq).await?;
-            for message in &messages {
-                let event = Event::from_stored(message)?;
-                check_link(&previous, &event)?;
-                previous = event.position();
-                events.push(event);
-            }
-            next = (more && !messages.is_empty()).then_some(previous.seq + 1);
-        }
-        Ok(events)
-    }
-
-    /// The sequence of the newest event in the log, 0 for an empty one.
-    pub async fn last_seq(&self) -> Result<u64, ReadError> {
-        let last = self.get(json!({ "last_by_subj": ">" })).await?;
-        Ok(last.unwrap_or(0))
-    }
-
     /// Reads the log from `start_seq` on, in order and for ever; `subjects` are wildcards, none means everything.
     pub fn follow(&self, start_seq: u64, subjects: &[&str]) -> Follow {
         Follow(Pull::ordered(
@@ -382,89 +233,6 @@ impl Log {
             start_seq.max(1),
             FOLLOW_BATCH,
         ))
-    }
-
-    /// Where a task begins: the lower of task.received and task.rejected.
-    async fn first_seq(&self, task_id: Uuid) -> Result<Option<u64>, ReadError> {
-        let last = |kind| json!({ "last_by_subj": format!("{kind}.{task_id}") });
-        let (received, rejected) = tokio::try_join!(
-            self.get(last("task.received")),
-            self.get(last("task.rejected")),
-        )?;
-        Ok(received.into_iter().chain(rejected).min())
-    }
-
-    /// The sequence of one message by direct get; `None` where there is none.
-    async fn get(&self, request: Value) -> Result<Option<u64>, ReadError> {
-        let body = Bytes::from(request.to_string());
-        let message = self.retried(|| get_once(&self.bus, body.clone())).await?;
-        match message.status {
-            None => Ok(Some(Event::stored_seq(&message)?)),
-            Some(StatusCode::NOT_FOUND) => Ok(None),
-            Some(status) => Err(ReadError::refused(status)),
-        }
-    }
-
-    /// Up to a batch of a task's messages from `seq` on, and whether there are more.
-    async fn batch(&self, task_id: Uuid, seq: u64) -> Result<(Vec<Message>, bool), ReadError> {
-        let body = json!({ "seq": seq, "next_by_subj": filter(task_id), "batch": READ_BATCH });
-        let body = Bytes::from(body.to_string());
-        self.retried(|| batch_once(&self.bus, body.clone())).await
-    }
-
-    /// Repeats a read while the broker does not answer, within the deadline.
-    async fn retried<T, R>(&self, read: impl Fn() -> R) -> Result<T, ReadError>
-    where
-        R: Future<Output = Result<T, ReadError>>,
-    {
-        let deadline = Instant::now() + self.deadline;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match read().await {
-                Err(ReadError::Unavailable { .. }) if Instant::now() + pause < deadline => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-async fn get_once(bus: &Bus, body: Bytes) -> Result<Message, ReadError> {
-    let request = Request::new().payload(body).timeout(Some(ATTEMPT));
-    let answer = bus.client().send_request(DIRECT_GET, request).await;
-    answer.map_err(ReadError::failed)
-}
-
-async fn batch_once(bus: &Bus, body: Bytes) -> Result<(Vec<Message>, bool), ReadError> {
-    let client = bus.client();
-    let inbox = client.new_inbox();
-    let mut replies = client
-        .subscribe(inbox.clone())
-        .await
-        .map_err(ReadError::failed)?;
-    client
-        .publish_with_reply(DIRECT_GET, inbox, body)
-        .await
-        .map_err(ReadError::failed)?;
-    let mut messages = Vec::new();
-    loop {
-        let reply = tokio::time::timeout(ATTEMPT, replies.next())
-            .await
-            .map_err(ReadError::failed)?
-            .ok_or_else(|| ReadError::unavailable("the connection was closed"))?;
-        match reply.status {
-            None => messages.push(reply),
-            Some(status) if status.as_u16() == END_OF_BATCH => {
-                let headers = reply.headers.as_ref();
-                let pending = headers.and_then(|it| it.get("Nats-Num-Pending"));
-                let more = pending.is_some_and(|count| count.as_str() != "0");
-                return Ok((messages, more));
-            }
-            Some(StatusCode::NOT_FOUND) => return Ok((messages, false)),
-            Some(status) => return Err(ReadError::refused(status)),
-        }
     }
 }
 
@@ -490,19 +258,4 @@ impl Follow {
 /// All facts of a task: its consistency boundary.
 fn filter(task_id: Uuid) -> String {
     format!("*.*.{task_id}")
-}
-
-fn check_link(previous: &Position, event: &Event) -> Result<(), ReadError> {
-    let reason = if event.version != previous.version + 1 {
-        format!("version {} follows {}", event.version, previous.version)
-    } else if event.prev_hash != previous.hash {
-        "it names another hash than that of the event before".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(ReadError::ChainBroken {
-        task_id: event.task_id,
-        seq: event.seq,
-        reason,
-    })
 }

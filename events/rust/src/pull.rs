@@ -207,13 +207,14 @@ impl Pull {
                             session.consumer
                         )));
                     }
-                    // The request has run out (408, 409): what it still had to give is asked for anew.
-                    let unserved = reply
+                    // The request has run out: what it still had to give is asked for anew. A refused one
+                    // says no number, and would be refused again at once.
+                    let unserved: usize = reply
                         .headers
                         .as_ref()
                         .and_then(|headers| headers.get("Nats-Pending-Messages"))
                         .and_then(|count| count.as_str().parse().ok())
-                        .unwrap_or(session.asked);
+                        .ok_or_else(|| Lost::Request(format!("{status} {description}")))?;
                     session.asked = session.asked.saturating_sub(unserved);
                 }
             }

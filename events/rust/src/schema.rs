@@ -194,6 +194,7 @@ fn explain_union(
     let tag = format!("{pointer}/kind");
     let mut kinds = BTreeSet::new();
     let mut types = BTreeSet::new();
+    let mut untagged = false;
     for errors in flattened(members, pointer) {
         let mut meant = true;
         for error in errors {
@@ -207,6 +208,12 @@ fn explain_union(
                     meant = false;
                     types.insert(type_names(kind));
                 }
+                ValidationErrorKind::Required { property }
+                    if property == "kind" && place == pointer =>
+                {
+                    meant = false;
+                    untagged = true;
+                }
                 _ => {}
             }
         }
@@ -217,7 +224,9 @@ fn explain_union(
             return;
         }
     }
-    if kinds.is_empty() {
+    if untagged {
+        out.push((tag, "is required".to_owned()));
+    } else if kinds.is_empty() {
         let types: Vec<_> = types.into_iter().collect();
         let message = format!("must be {}", types.join(" or "));
         out.push((pointer.to_owned(), message));

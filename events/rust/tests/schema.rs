@@ -101,6 +101,11 @@ fn every_error_names_its_place_and_its_limit() {
             "is required",
         ),
         (
+            step(json!({ "pipeline": [["true"]] })),
+            "/plan/steps/0/action/kind",
+            "is required",
+        ),
+        (
             step(json!({ "kind": "check", "criteria": [{ "kind": "exit_code", "code": 256 }] })),
             "/plan/steps/0/action/criteria/0/code",
             "must be at most 255",
