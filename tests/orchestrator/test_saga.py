@@ -8,8 +8,10 @@ import pytest
 from msgspec import UNSET, structs
 
 from octollm.events.carrier import (
+    CheckResult,
     CriterionResult,
     ErrorCode,
+    ExitCodeCriterion,
     How,
     Step,
     StepDispatched,
@@ -237,6 +239,24 @@ def test_criteria_are_judged_one_by_one_and_it_is_said_how() -> None:
         CriterionResult(text="contains 'hello'", passed=True, how=How.machine),
         CriterionResult(text="file b.txt contains 'unchecked'", passed=None, how=How.unjudged),
         CriterionResult(text="contains 'world'", passed=False, how=How.machine),
+    ]
+
+
+def test_a_command_decides_criteria_by_its_acceptance() -> None:
+    code = ExitCodeCriterion(code=3)
+    deciding = structs.replace(step("a"), acceptance=[code, CONTAINS], verifies=[1])
+    history = History()
+    history.add(received("is polite", code))
+    history.add(planned(deciding))
+    carry_out(history)
+    history.add(
+        executed("a", checks=[CheckResult(criterion=code, passed=True, detail="exit code 3"), passed(CONTAINS)])
+    )
+    (intent,) = decide(fold(history.events), FOLDED)
+    assert isinstance(intent.payload, TaskCompleted)
+    assert [(one.passed, one.how) for one in intent.payload.result.criteria] == [
+        (None, How.unjudged),
+        (True, How.machine),
     ]
 
 

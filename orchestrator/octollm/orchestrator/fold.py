@@ -214,11 +214,12 @@ def _put(steps: tuple[StepState, ...], place: int, step: StepState) -> tuple[Ste
 
 
 def _judged(verdicts: tuple[bool | None, ...], step: Step, executed: StepExecuted) -> tuple[bool | None, ...]:
-    """A check step's `verifies` names the task's criteria in the order of its own."""
-    if step.verifies is UNSET or not isinstance(step.action, CheckAction):
+    """A step's `verifies` names the task's criteria in the order of its own: a check's, else its acceptance."""
+    if step.verifies is UNSET:
         return verdicts
+    own = step.action.criteria if isinstance(step.action, CheckAction) else step.acceptance
     judged = list(verdicts)
-    for index, criterion in zip(step.verifies, step.action.criteria, strict=False):
+    for index, criterion in zip(step.verifies, own, strict=False):
         passed = next((check.passed for check in executed.checks if check.criterion == criterion), None)
         if index < len(judged) and passed is not None:
             judged[index] = passed
