@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from octollm.events.log import Log
 from octollm.projections.app import create_app
 from octollm.projections.database import readers
 from octollm.projections.progress import Progress
-from octollm.projections.projector import Projector
+from octollm.projections.projector import Projector, end
 from octollm.projections.proxy import Reflex
 from octollm.projections.queries import Queries
 from octollm.projections.routes import View
@@ -36,7 +36,7 @@ class Servers:
     """Where the broker and the database server are."""
 
     nats: NatsSettings
-    postgres_url: str
+    postgres_url: str = field(repr=False)
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[PostgresSettings]:
@@ -119,8 +119,7 @@ async def projecting(nats: NatsSettings, postgres: PostgresSettings) -> AsyncIte
     try:
         yield Running(progress, stream)
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await end(work)
         await stream.close()
 
 
@@ -157,5 +156,6 @@ async def serving(
 
 @pytest_asyncio.fixture
 async def rest(projector: Running, postgres: PostgresSettings) -> AsyncIterator[Rest]:
+    await eventually(lambda: projector.progress.trouble is None)
     async with serving(projector, postgres) as found:
         yield found

@@ -104,8 +104,9 @@ def events(task_id: str, *payloads: Payload, first_seq: int = 1) -> list[Event]:
         headers = envelope(task_id, new, position, "test") | {"ce-time": "2026-11-22T12:00:00.000Z"}
         seq = first_seq + number
         stored_at = NOON + timedelta(seconds=number)
-        found.append(Event.parse(f"{new.kind}.{task_id}", headers, schema.encode(payload), seq, stored_at))
-        position = found[-1].position
+        event = Event.parse(f"{new.kind}.{task_id}", headers, schema.encode(payload), seq, stored_at)
+        found.append(event)
+        position = event.position
     return found
 
 
@@ -142,7 +143,7 @@ class Told:
         for payload in payloads:
             key = str(self.position.version)
             new = NewEvent(payload=payload, causation_id=self.task_id, key=key)
-            self.position = await self._log.append(self.task_id, new, self.position)
+            self.position = (await self._log.append(self.task_id, new, self.position)).position
         return self.position.seq
 
 

@@ -26,7 +26,7 @@ async def test_an_edited_one_is_refused(postgres: PostgresSettings) -> None:
     connection = await connect(postgres, 30)
     await migrate(connection, [ONE])
     edited = Migration(1, "0001_one.sql", "CREATE TABLE one (n BIGINT)")
-    with pytest.raises(MigrationRefused, match="0001_one.sql was edited"):
+    with pytest.raises(MigrationRefused, match=r"0001_one\.sql was edited"):
         await migrate(connection, [edited, TWO])
     assert await connection.fetchval("SELECT to_regclass('projections.two')") is None
     await connection.close()
@@ -35,7 +35,7 @@ async def test_an_edited_one_is_refused(postgres: PostgresSettings) -> None:
 async def test_a_newer_database_is_refused(postgres: PostgresSettings) -> None:
     connection = await connect(postgres, 30)
     await migrate(connection, [ONE, TWO])
-    with pytest.raises(MigrationRefused, match="0002_two.sql"):
+    with pytest.raises(MigrationRefused, match=r"0002_two\.sql"):
         await migrate(connection, [ONE])
     await connection.close()
 

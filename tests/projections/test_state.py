@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -160,7 +161,7 @@ PAYLOADS = st.sampled_from(
 @given(st.lists(PAYLOADS, min_size=1, max_size=12))
 def test_any_order_of_events_leaves_a_consistent_row(payloads: list[Payload]) -> None:
     rows = [change.task for change in fold(*payloads)]
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert after.last_seq == before.last_seq + 1
         assert not before.status.terminal or (before.status, before.result) == (after.status, after.result)
     for row in rows:

@@ -5,7 +5,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import sys
 
 import uvloop
@@ -17,7 +16,7 @@ from octollm.projections.app import create_app, watch
 from octollm.projections.database import LOST, readers
 from octollm.projections.migration import MigrationRefused
 from octollm.projections.progress import Progress
-from octollm.projections.projector import Projector, ProjectorActive, StreamChanged, rebuild
+from octollm.projections.projector import Projector, ProjectorActive, StreamChanged, end, rebuild
 from octollm.projections.proxy import Reflex
 from octollm.projections.queries import Queries
 from octollm.projections.routes import View
@@ -81,9 +80,7 @@ async def _serve(settings: ProjectionsSettings, postgres: PostgresSettings, nats
         stopping.cancel()
         if projecting.done():
             projecting.result()
-        projecting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await projecting
+        await end(projecting)
 
     try:
         await service.run(work())

@@ -7,14 +7,15 @@ import time
 class Progress:
     """`seq`: every event up to here can be read. `end`: the newest event of the log as last heard.
 
-    `trouble`: why the view does not move, in words; None while all is well. `foreign`: the log is not the one that the
-    view comes from, so sequences of the one say nothing about the other.
+    `log`: which log the view is of (its creation time), None while that is not known. `foreign`: the log is another one
+    now, so its sequences say nothing about the view's. `trouble`: why the view does not move; None while all is well.
     """
 
     def __init__(self) -> None:
         self.seq = 0
         self.end = 0
         self.trouble: str | None = "the projector has not started"
+        self.log: str | None = None
         self.foreign = False
         self._level_at = time.monotonic()
         self._moved = asyncio.Event()

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import structlog
@@ -92,6 +93,7 @@ class Projector:
             await migrate(connection)
             await self._lead(connection)
             stream, checkpoint = await self._checkpoint(connection)
+            self._progress.log = stream.created
             self._progress.advance(checkpoint)
             self._progress.trouble, self._progress.foreign = None, False
             metrics.LEADER.set(1)
@@ -110,6 +112,7 @@ class Projector:
             state = await self._stream.state()
             self._progress.trouble = _mismatch(found[0], state) if found else None
             self._progress.foreign = self._progress.trouble is not None
+            self._progress.log = found[0].created if found else None
             self._progress.advance(found[1] if found else 0)
             self._progress.heard(state.last_seq)
             await asyncio.sleep(_STANDBY_POLL_S)
@@ -144,9 +147,7 @@ class Projector:
             for task in done:
                 task.result()
         finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await end(*work)
 
     async def _read(self, start_seq: int, arrived: asyncio.Queue[Pulled]) -> None:
         async for message in self._stream.messages(start_seq):
@@ -173,6 +174,20 @@ class Projector:
                     raise StreamChanged(reason)
                 self._progress.heard(max(stream.last_seq, self._progress.seq))
             await asyncio.sleep(_END_POLL_S)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks until they have ended; their results and errors are not looked at.
+
+    Once is not always enough: before Python 3.12 asyncio.wait_for, which nats-py uses, swallows a cancellation that
+    comes in the same turn of the loop as its result.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _closed(connection: asyncpg.Connection) -> None:

@@ -88,7 +88,7 @@ class View:
     async def fresh(self, request: Request, fresh: Freshness) -> None:
         """Waits for `min_seq`; raises Unavailable when the view does not get there in time."""
         if fresh.min_seq is not None:
-            await self._reach(fresh.min_seq, fresh, None)
+            await self._reach(request, fresh.min_seq, fresh, None)
         self._stamp(request)
 
     async def find(
@@ -103,30 +103,35 @@ class View:
         if (found := await query()) is not None:
             return found
         try:
-            end = (await self.stream.state()).last_seq
+            log = await self.stream.state()
         except LogUnavailable as error:
             raise Unavailable(
                 f"task {task_id} is not in the view, and whether it is in the log can't be said: {error}",
                 task_id,
                 self.progress.seq,
             ) from error
-        await self._reach(end, fresh, task_id)
+        if self.progress.log not in (None, log.created):
+            raise Unavailable("the log was made anew, the view is of the one before; see /ready", task_id)
+        await self._reach(request, log.last_seq, fresh, task_id)
         self._stamp(request)
         if (found := await query()) is not None:
             return found
         raise NotFound(
-            f"no task {task_id}; the log was looked through up to sequence {end}", task_id, self.progress.seq
+            f"no task {task_id}; the log was looked through up to sequence {log.last_seq}",
+            task_id,
+            request.state.projected_seq,
         )
 
-    async def _reach(self, seq: int, fresh: Freshness, task_id: str | None) -> None:
+    async def _reach(self, request: Request, seq: int, fresh: Freshness, task_id: str | None) -> None:
         if self.progress.foreign:
             raise Unavailable(f"the view is not of this log: {self.progress.trouble}", task_id)
         if not await self.progress.reach(seq, fresh.left):
+            self._stamp(request)
             reason = self.progress.trouble or f"it is {self.progress.lag_events} events behind the log"
             raise Unavailable(
                 f"the view has not reached sequence {seq} yet, it stands at {self.progress.seq}: {reason}",
                 task_id,
-                self.progress.seq,
+                request.state.projected_seq,
             )
 
     def _stamp(self, request: Request) -> None:
