@@ -101,14 +101,18 @@ async def test_steps_that_do_not_depend_on_each_other_run_at_once(
 async def test_a_failed_step_lets_the_others_settle_and_fails_the_task(
     nats_url: str, arms: Arms, log: Log, task_id: str
 ) -> None:
-    b_failed = asyncio.Event()
+    c_runs = asyncio.Event()
+
+    async def b_has_failed() -> bool:
+        return (await log.read(task_id))[-1].kind == "step.failed"
 
     async def act(step_id: str) -> Payload | None:
         if step_id == "b":
-            b_failed.set()
+            await c_runs.wait()
             return failed("b", ErrorCode.OOM_KILLED, "used more than 512 MiB")
         if step_id == "c":
-            await b_failed.wait()
+            c_runs.set()
+            await until(b_has_failed, "b's failure is on record")
         return executed(step_id)
 
     script = Script(DIAMOND, act)

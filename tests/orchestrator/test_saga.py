@@ -1,6 +1,6 @@
 """The saga as data: a history in words, and what is decided after it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,13 +17,14 @@ from octollm.events.carrier import (
     StepDispatched,
     StepFailed,
     TaskCancelled,
+    TaskCancelRequested,
     TaskCompleted,
     TaskFailed,
 )
 from octollm.events.envelope import Event, event_id
 from octollm.orchestrator.fold import evolve, fold
 from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, next_deadline
-from octollm.orchestrator.state import CUT, Ended, New, Planning, Unplanned
+from octollm.orchestrator.state import CUT, Ended, Executing, New, Planning, Unplanned
 from tests.events.examples import example
 from tests.orchestrator.history import (
     CONTAINS,
@@ -333,10 +334,51 @@ def test_a_given_up_step_answers_its_dispatch_and_ends_the_time_of_the_broker() 
 
 def test_a_cancel_is_recorded_once_and_names_who_asked() -> None:
     history, _ = play("line cancel cancel !a")
-    assert history.kinds.count("task.cancel_requested") == 1
+    (asked,) = (event for event in history.events if event.kind == "task.cancel_requested")
+    assert asked.causation_id == history.events[0].id, "the same id whenever it is asked"
     ended = history.events[-1].payload
     assert isinstance(ended, TaskCancelled)
     assert (ended.requested_by, ended.reason) == ("operator", "wrong folder")
+
+
+def test_of_two_cancels_on_record_the_first_counts() -> None:
+    history, _ = play("line cancel")
+    history.add(TaskCancelRequested(requested_by="somebody else"), 10)
+    assert next_deadline(fold(history.events)) == at(16)
+    history.add(failed("a", ErrorCode.CANCELLED))
+    (intent,) = decide(fold(history.events), FOLDED)
+    assert isinstance(intent.payload, TaskCancelled)
+    assert intent.payload.requested_by == "operator"
+
+
+def test_a_result_of_another_attempt_or_plan_does_not_apply() -> None:
+    history, _ = play("line")
+    for result in (executed("a"), failed("a")):
+        history.add(structs.replace(result, attempt=2))
+        history.add(structs.replace(result, plan_version=2))
+    assert carry_out(history) == []
+
+
+def test_a_dispatch_on_record_twice_does_not_start_the_step_again() -> None:
+    history, _ = play("line +a")
+    dispatched = next(event for event in history.events if event.kind == "step.dispatched")
+    before = fold(history.events)
+    history.add(dispatched.payload)
+    assert fold(history.events) == replace(before, position=history.position)
+
+
+def test_time_never_goes_back_even_if_the_brokers_clock_does() -> None:
+    history = History()
+    history.add(received(), 0)
+    history.add(planned(*LINE), 10)
+    carry_out(history)
+    history.add(executed("a"), 5)
+    state = fold(history.events)
+    assert isinstance(state, Executing)
+    assert state.at == at(10)
+    (dispatch,) = decide(state, FOLDED)
+    assert isinstance(dispatch.payload, StepDispatched)
+    assert dispatch.payload.deadline == "2026-11-22T12:00:55.000Z"
 
 
 def test_a_plan_failure_keeps_its_code_message_and_cost() -> None:
