@@ -54,6 +54,22 @@ struct ApiError {
 }
 
 /// The log as one service sees it; cheap to clone.
+///
+/// ```no_run
+/// # async fn example(task_id: uuid::Uuid) -> Result<(), Box<dyn std::error::Error>> {
+/// use octollm_events::carrier::TaskCancelRequested;
+/// use octollm_events::{Bus, Log, NewEvent, Position, config};
+///
+/// let bus = Bus::connect(&config::load("nats")?, "orchestrator").await?;
+/// let log = Log::new(bus, "orchestrator");
+/// let events = log.read(task_id, None).await?;
+/// let expected = events.last().map_or(Position::START, |event| event.position());
+/// let payload = TaskCancelRequested { requested_by: "operator".into(), reason: None };
+/// let position = log.append(task_id, &NewEvent::new(&payload, task_id, "")?, &expected).await?;
+/// assert_eq!(position.version, expected.version + 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Log {
     bus: Bus,
@@ -183,8 +199,14 @@ impl Log {
         let mut refusals = self.bus.refusals();
         let mut pause = FIRST_PAUSE;
         loop {
-            // Bounded by the deadline; without a connection the request times out by itself.
-            let _ = tokio::time::timeout_at(deadline, self.bus.connected()).await;
+            let connected = tokio::time::timeout_at(deadline, self.bus.connected());
+            if connected.await.is_err() {
+                return Err(AppendError::Unavailable {
+                    task_id,
+                    deadline: self.deadline,
+                    source: None,
+                });
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let request = Request::new()
                 .headers(headers.clone())

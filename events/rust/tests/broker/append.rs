@@ -146,6 +146,26 @@ async fn what_does_not_fit_into_a_message_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_full_log_says_so() {
+    let server = NatsServer::start().await;
+    let bus = server.connect("planner").await;
+    let log = Log::new(bus.clone(), "planner");
+    let (task_id, mut position) = task(&log, 1).await;
+    let stream = bus.jetstream().get_stream("EVENTS").await.unwrap();
+    let mut config = stream.cached_info().config.clone();
+    config.max_bytes = 8_192;
+    bus.jetstream().update_stream(config).await.unwrap();
+    for number in 0.. {
+        let event = note(task_id, &number.to_string());
+        match log.append(task_id, &event, &position).await {
+            Ok(next) if number < 100 => position = next,
+            Err(AppendError::Full { .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_subject_is_forbidden_at_once() {
     let server = NatsServer::start_with(
         "no_auth_user: bootstrap

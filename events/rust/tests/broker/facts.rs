@@ -2,7 +2,7 @@
 
 use octollm_events::carrier::{
     Budget, ErrorCode, PlanFailed, PlanFailureClass, Priority, Ruleset, Source, SourceChannel,
-    TaskCancelRequested, TaskReceived, TokenUsage, Verdict, VerdictDecision,
+    TaskCancelRequested, TaskReceived, TaskRejected, TokenUsage, Verdict, VerdictDecision,
 };
 use octollm_events::{AppendError, Event, Log, NewEvent, Position};
 use serde_json::Map;
@@ -50,6 +50,18 @@ pub fn received() -> TaskReceived {
 
 pub fn first(task_id: Uuid) -> NewEvent {
     NewEvent::first(task_id, &received()).unwrap()
+}
+
+pub fn rejected() -> TaskRejected {
+    TaskRejected {
+        code: ErrorCode::InvalidRequest,
+        message: "the submission breaks the task contract in 1 place".into(),
+        reasons: vec![],
+        source: received().source,
+        retry_after_ms: None,
+        submission_digest: None,
+        verdict: None,
+    }
 }
 
 /// An event that may stand anywhere in a task; `key` makes it one of many.

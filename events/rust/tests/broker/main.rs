@@ -1,6 +1,7 @@
 //! The crate against a real nats-server.
 
 mod append;
+mod connection;
 mod consume;
 mod facts;
 mod follow;

@@ -1,8 +1,9 @@
-use crate::facts::{assert_whole, first, note, task};
+use crate::facts::{assert_whole, first, note, rejected, task};
+use octollm_events::carrier::TaskRejected;
 use octollm_events::envelope::EventHash;
 use octollm_events::log::ReadError;
 use octollm_events::testing::NatsServer;
-use octollm_events::{Log, Position};
+use octollm_events::{Log, NewEvent, Position};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -38,42 +39,45 @@ async fn a_long_task_is_read_whole_and_from_any_position_on() {
 #[tokio::test]
 async fn an_event_that_does_not_link_up_breaks_the_chain() {
     let server = NatsServer::start().await;
-    let bus = server.connect("planner").await;
-    let log = Log::new(bus.clone(), "planner");
-    let (task_id, position) = task(&log, 2).await;
-    let forged = [
-        Position {
-            hash: EventHash::NONE,
-            ..position
-        },
-        Position {
-            version: 7,
-            ..position
-        },
-    ];
-    for wrong in forged {
-        let task_id = {
-            let (task_id, position) = task(&log, 2).await;
-            let claimed = Position {
-                seq: position.seq,
-                hash: if wrong.version == 7 {
-                    position.hash
-                } else {
-                    wrong.hash
-                },
-                version: wrong.version,
-                ..position
-            };
-            // The broker checks the sequence only: the append goes through, the reader finds out.
-            log.append(task_id, &note(task_id, "forged"), &claimed)
-                .await
-                .unwrap();
-            task_id
-        };
+    let log = Log::new(server.connect("planner").await, "planner");
+    let wrong_hash = |position| Position {
+        hash: EventHash::NONE,
+        ..position
+    };
+    let wrong_version = |position| Position {
+        version: 7,
+        ..position
+    };
+    let forgeries: [fn(Position) -> Position; 2] = [wrong_hash, wrong_version];
+    for forge in forgeries {
+        let (task_id, position) = task(&log, 2).await;
+        // The broker checks the sequence only: the append goes through, the reader finds out.
+        let forged = log
+            .append(task_id, &note(task_id, "forged"), &forge(position))
+            .await
+            .unwrap();
         let error = log.read(task_id, None).await.unwrap_err();
-        assert!(matches!(error, ReadError::ChainBroken { .. }), "{error}");
+        assert!(
+            matches!(error, ReadError::ChainBroken { seq, .. } if seq == forged.seq),
+            "{error}"
+        );
     }
-    assert_eq!(log.read(task_id, None).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_rejected_task_is_read_from_its_rejection() {
+    let server = NatsServer::start().await;
+    let log = Log::new(server.connect("reflex").await, "reflex");
+    let task_id = Uuid::new_v4();
+    let rejection = NewEvent::first(task_id, &rejected()).unwrap();
+    let position = log
+        .append(task_id, &rejection, &Position::START)
+        .await
+        .unwrap();
+    assert!(position.terminal);
+    let events = log.read(task_id, None).await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].decode::<TaskRejected>().unwrap(), rejected());
 }
 
 #[tokio::test]
