@@ -1,12 +1,10 @@
 """The planner as a process of its own: probes, metrics, configuration, and an orderly end."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 
@@ -17,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from octollm.events import bus
 from octollm.events.carrier import ErrorCode, PlanFailed, PlanFailureClass, TaskPlanned
 from octollm.events.config import ConfigError, NatsSettings, load
+from octollm.planner import __main__ as service
 from octollm.planner.settings import PlannerSettings
 from octollm.stack import SERVICES, ProcessState, Stack, StackOptions
 from tests.events.examples import example
@@ -32,13 +31,13 @@ PLANNER = next(service for service in SERVICES if service.name == "planner")
 async def stack(reflex: HttpStub | None = None, **settings: str) -> AsyncIterator[Stack]:
     """A broker of the test's own and the planner as `octo up` runs it, screened by a reflex of the test's."""
     reflex_url = reflex.url if reflex else "http://127.0.0.1:9"
-    service = replace(PLANNER, settings=lambda _: {"OCTO_PLANNER__REFLEX_URL": reflex_url})
+    planner = replace(PLANNER, settings=lambda _: {"OCTO_PLANNER__REFLEX_URL": reflex_url})
     environment = {f"OCTO_PLANNER__{name.upper()}": value for name, value in settings.items()}
     options = StackOptions(
         ephemeral=True,
         ports="free",
         servers=frozenset({"nats"}),
-        services=(service,),
+        services=(planner,),
         environment=environment | {"OPENAI_API_KEY": "sk-canary-0123456789"},
     )
     async with Stack(options) as running:
@@ -185,24 +184,30 @@ async def test_sigterm_ends_it_in_order() -> None:
         ({"BASE_URL": "localhost:11434"}, "OCTO_PLANNER__BASE_URL"),
     ],
 )
-async def test_a_configuration_that_cannot_work_stops_the_start(
-    settings: dict[str, str], says: str, nats_url: str, tmp_path: Path
+def test_a_configuration_that_cannot_work_stops_the_start(
+    settings: dict[str, str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    environment = {f"OCTO_PLANNER__{name}": value for name, value in settings.items()}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OCTO_", "OPENAI_"))}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "octollm.planner"],
-        env=inherited | environment | {"OCTO_NATS__URL": nats_url},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(service, "configure_logging", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(f"OCTO_PLANNER__{name}", value)
+    assert service.main() == 2
+    assert says in capsys.readouterr().err
+
+
+def test_without_a_broker_it_says_where_it_looked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service, "configure_logging", lambda _: None)
+    monkeypatch.setattr(bus, "connect", partial(bus.connect, patience_s=0.2))
+    monkeypatch.setenv("OCTO_NATS__URL", "nats://127.0.0.1:9")
+    assert service.main() == 1
+    assert "OCTO_NATS__URL" in capsys.readouterr().err
 
 
 def test_the_key_comes_from_the_nearest_place(tmp_path: Path) -> None:

@@ -21,18 +21,12 @@ DRAIN_S = 8.0
 
 
 async def serve(settings: PlannerSettings, nats: NatsSettings) -> None:
-    """Until SIGTERM or SIGINT; what was taken from the broker by then is finished, or handed back after DRAIN_S."""
+    """Until SIGTERM or SIGINT; what was taken from the broker by then is finished, or handed back after DRAIN_S.
+
+    Raises ConfigError for a provider that can't be used, before anything is started.
+    """
     async with AsyncExitStack() as resources:
-        client = await bus.connect(nats, NAME)
-        resources.push_async_callback(client.close)
-
-        async def connected() -> None:
-            if not client.is_connected:
-                raise ConnectionError("not connected; reconnecting")
-            await client.flush(1)
-
-        checks: dict[str, Check] = {"nats": connected}
-        model = None
+        model, checks = None, dict[str, Check]()
         if settings.provider != "offline":
             # Here, not above: the SDK costs a second and 25 MB, and the offline planner needs none of it.
             from octollm.planner.llm.openai_chat import OpenAIChat
@@ -48,7 +42,15 @@ async def serve(settings: PlannerSettings, nats: NatsSettings) -> None:
                 max_output_tokens=settings.max_output_tokens,
             )
             model = ModelPlanner(provider, screen, limits)
-        service = Service(NAME, settings.port, checks, drain_s=DRAIN_S)
+        client = await bus.connect(nats, NAME)
+        resources.push_async_callback(client.close)
+
+        async def connected() -> None:
+            if not client.is_connected:
+                raise ConnectionError("not connected; reconnecting")
+            await client.flush(1)
+
+        service = Service(NAME, settings.port, {"nats": connected, **checks}, drain_s=DRAIN_S)
         intake = Intake(client, Log(client, NAME), Planning(model), settings.concurrency)
         await service.run(intake.run(service.stopping))
 
