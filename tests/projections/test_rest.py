@@ -15,8 +15,9 @@ from octollm.events import bus
 from octollm.events.carrier import Priority
 from octollm.events.config import PostgresSettings
 from octollm.events.log import Log
-from octollm.projections import views
+from octollm.projections import metrics, views
 from octollm.projections.progress import Progress
+from octollm.projections.queries import Queries
 from octollm.projections.stream import EventStream
 from tests.projections import story
 from tests.projections.conftest import Rest, Running, serving
@@ -335,6 +336,50 @@ async def test_a_page_of_events_ends_at_its_size(log: Log, rest: Rest) -> None:
             break
     assert versions == list(range(1, 26))
     assert sizes == [21, 4]
+
+
+async def test_a_page_of_steps_ends_at_its_size(log: Log, rest: Rest) -> None:
+    """70 outputs of 80 KB are more than 4 MiB."""
+    task = Told(log)
+    await task.tell(story.received(), story.planned("one"))
+    text = "x" * 40_000
+    for attempt in range(1, 71):
+        ended = story.executed("one", attempt, stdout=text)
+        stdout = msgspec.structs.replace(ended.output.stdout, tail=text)
+        output = msgspec.structs.replace(ended.output, stdout=stdout)
+        await task.tell(story.dispatched("one", attempt), msgspec.structs.replace(ended, output=output))
+    await task.tell(story.dispatched("one", 71))  # no output yet: small, and yet not before the large ones
+    first = await shown(rest, task, "/steps", limit=200)
+    second = await shown(rest, task, "/steps", limit=200, cursor=first["next_cursor"])
+    assert [step["attempt"] for step in first["steps"] + second["steps"]] == list(range(1, 72))
+    assert (len(first["steps"]), second["next_cursor"]) == (53, None)
+
+
+async def test_pages_of_steps_and_events_by_number(log: Log, rest: Rest) -> None:
+    task = Told(log)
+    await task.tell(*story.COMPLETED)
+    for suffix, key, total in (("/steps", "steps", 3), ("/events", "events", 9)):
+        for limit in (1, 2, total, total + 1):
+            seen, cursor, pages = [], None, 0
+            while cursor or not pages:
+                page = await shown(rest, task, suffix, limit=limit, **({"cursor": cursor} if cursor else {}))
+                seen += [entry["seq"] for entry in page[key]]
+                cursor, pages = page["next_cursor"], pages + 1
+            assert len(seen) == len(set(seen)) == total
+            assert (seen, pages) == (sorted(seen), -(-total // limit))
+
+
+async def test_a_defect_is_a_problem_and_counted(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("with a secret in it")
+
+    monkeypatch.setattr(Queries, "tasks", broken)
+    count = metrics.REQUESTS.labels("GET", TASKS, 500)
+    before = count._value.get()
+    answer = await rest.http.get(TASKS)
+    assert problem(answer, 500)["code"] == "INTERNAL_ERROR"
+    assert "secret" not in answer.text
+    assert count._value.get() == before + 1
 
 
 async def test_deeply_nested_documents_pass_through(log: Log, rest: Rest) -> None:

@@ -25,7 +25,9 @@ async def connect(postgres: PostgresSettings, command_timeout_s: float) -> async
         postgres.url.get_secret_value(),
         timeout=_CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,
-        server_settings=_PATH,
+        # A commit need not wait for the disk: after a crash rows and checkpoint are both a little older, and the log
+        # is read again from there.
+        server_settings=_PATH | {"synchronous_commit": "off"},
     )
 
 

@@ -125,7 +125,8 @@ class Projector:
         if found is None:
             if stream.first_seq > 1:
                 raise StreamChanged(
-                    f"the log begins at sequence {stream.first_seq}: what came before is gone; the view would be wrong"
+                    f"the log begins at sequence {stream.first_seq}: what came before is gone and the view would be "
+                    "wrong; restore the log from a backup"
                 )
             await tables.begin(connection, stream)
             return stream, 0

@@ -43,7 +43,7 @@ class Reflex:
         self._client = httpx.AsyncClient(
             base_url=url,
             timeout=httpx.Timeout(timeout_s, connect=2.0),
-            limits=httpx.Limits(max_connections=256, max_keepalive_connections=32),
+            limits=httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=2.0),
             trust_env=False,
         )
 
@@ -56,12 +56,13 @@ class Reflex:
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             raise _too_large()
         headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        body = _bounded(request) if declared or "transfer-encoding" in request.headers else None
         if request.client is not None:
             route = request.headers.get("x-forwarded-for")
             headers["x-forwarded-for"] = f"{route}, {request.client.host}" if route else request.client.host
         try:
             answer = await self._client.request(
-                request.method, path, params=request.url.query or None, headers=headers, content=_bounded(request)
+                request.method, path, params=request.url.query or None, headers=headers, content=body
             )
         except _TooLarge:
             raise _too_large() from None

@@ -26,7 +26,7 @@ from octollm.projections.views import (
     TaskView,
 )
 
-_EVENT_PAGE_BYTES = 4 * 1024 * 1024
+_PAGE_BYTES = 4 * 1024 * 1024
 
 _TASK = """
     SELECT task_id, status, phase, goal, priority, retry_of, code, message, reasons, plan_version, steps_total,
@@ -45,17 +45,23 @@ _TASKS = """
       AND ($4::text IS NULL OR goal ILIKE $4)
     ORDER BY first_seq DESC LIMIT $5
 """
+# Outputs and payloads are up to 160 and 256 KiB each: a page ends at its number of rows or at its size, and holds one
+# row at least.
 _ATTEMPTS = """
     SELECT plan_version, step_id, attempt, status, title, arm, effect, action, exit_code, signal, code, message,
            violations, output, checks, usage, deadline, dispatched_at, ended_at, seq
-    FROM attempts WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+    FROM (
+        SELECT *, sum(bytes) OVER (ORDER BY seq) - bytes AS before
+        FROM attempts, coalesce(octet_length(output::text), 0) AS bytes
+        WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+    ) AS page
+    WHERE before < $4 ORDER BY seq
 """
 _PLAN = """
     SELECT task_id, plan_version, provider, model, steps, input_tokens, output_tokens, cost_micro_usd, confidence,
            repairs, planned_at, seq
     FROM plans WHERE task_id = $1 AND ($2::integer IS NULL OR plan_version = $2) ORDER BY plan_version DESC LIMIT 1
 """
-# Payloads are up to 256 KiB each: a page ends at its number of events or at its size, and holds one event at least.
 _EVENTS = """
     SELECT seq, version, kind, id, causation_id, source, stored_at, hash, headers, payload, raw, undecodable
     FROM (
@@ -64,6 +70,8 @@ _EVENTS = """
     ) AS page
     WHERE before < $4 ORDER BY seq
 """
+_LATER_ATTEMPT = "SELECT 1 FROM attempts WHERE task_id = $1 AND seq > $2 LIMIT 1"
+_LATER_EVENT = "SELECT 1 FROM events WHERE task_id = $1 AND seq > $2 LIMIT 1"
 
 
 class BadCursor(ValueError):
@@ -118,10 +126,9 @@ class Queries:
         return TaskPage(tasks=[TaskItem(**_item(row)) for row in page], next_cursor=more)
 
     async def attempts(self, task_id: str, cursor: str | None, limit: int) -> AttemptPage:
-        """Attempts at the task's steps, in the order in which they began."""
-        rows = await self._rows(_ATTEMPTS, task_id, _after(cursor) or 0, limit + 1)
-        page = rows[:limit]
-        more = _cursor(page[-1]["seq"]) if len(rows) > limit else None
+        """Attempts at the task's steps, in the order in which they began; a page ends early past 4 MiB of output."""
+        page = await self._rows(_ATTEMPTS, task_id, _after(cursor) or 0, limit, _PAGE_BYTES)
+        more = await self._next(_LATER_ATTEMPT, task_id, page)
         return AttemptPage(task_id=task_id, steps=[_attempt(row) for row in page], next_cursor=more)
 
     async def plan(self, task_id: str, version: int | None) -> PlanView | None:
@@ -133,14 +140,15 @@ class Queries:
 
     async def events(self, task_id: str, cursor: str | None, limit: int) -> EventPage:
         """The task's events in order; a page ends early when its payloads pass 4 MiB."""
-        rows = await self._rows(_EVENTS, task_id, _after(cursor) or 0, limit + 1, _EVENT_PAGE_BYTES)
-        page = rows[:limit]
-        more = None
-        if page and await self._rows(
-            "SELECT 1 FROM events WHERE task_id = $1 AND seq > $2 LIMIT 1", task_id, page[-1]["seq"]
-        ):
-            more = _cursor(page[-1]["seq"])
+        page = await self._rows(_EVENTS, task_id, _after(cursor) or 0, limit, _PAGE_BYTES)
+        more = await self._next(_LATER_EVENT, task_id, page)
         return EventPage(task_id=task_id, events=[_event(row) for row in page], next_cursor=more)
+
+    async def _next(self, later: str, task_id: str, page: list[asyncpg.Record]) -> str | None:
+        """The cursor of the page after, where there is anything on it."""
+        if page and await self._rows(later, task_id, page[-1]["seq"]):
+            return _cursor(page[-1]["seq"])
+        return None
 
     async def _rows(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         try:
