@@ -172,6 +172,28 @@ pub enum Layer {
     ResourceLimits,
 }
 
+impl Layer {
+    /// The name in data and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "user_namespace",
+            Self::MountNamespace => "mount_namespace",
+            Self::PidNamespace => "pid_namespace",
+            Self::NetworkNamespace => "network_namespace",
+            Self::IpcNamespace => "ipc_namespace",
+            Self::UtsNamespace => "uts_namespace",
+            Self::CgroupNamespace => "cgroup_namespace",
+            Self::PrivateProc => "private_proc",
+            Self::NoNestedNamespaces => "no_nested_namespaces",
+            Self::SessionKeyring => "session_keyring",
+            Self::NoCapabilities => "no_capabilities",
+            Self::NoNewPrivileges => "no_new_privileges",
+            Self::ResourceLimits => "resource_limits",
+        }
+    }
+}
+
 /// The sandbox could not do its work; the step is not to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {

@@ -101,6 +101,27 @@ impl Workspaces {
             .map_err(|errno| LayoutError::Root(errno.into()))
     }
 
+    /// An empty workspace of no task, for a trial; it is removed when the value is dropped.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn scratch(&self) -> std::io::Result<Scratch> {
+        let scratch = Scratch {
+            path: self
+                .root
+                .join(format!("{STAGING_PREFIX}{}", Uuid::new_v4())),
+        };
+        DirBuilder::new().mode(0o700).create(&scratch.path)?;
+        if let Some(owner) = self.owner {
+            chown(
+                &scratch.path,
+                Some(owner.uid.as_raw()),
+                Some(owner.gid.as_raw()),
+            )?;
+        }
+        Ok(scratch)
+    }
+
     fn lay_out_in(&self, staging: &Path, task: Uuid, entries: &[Entry]) -> Result<(), LayoutError> {
         DirBuilder::new().mode(0o700).create(staging)?;
         let root = open_root(staging).map_err(std::io::Error::from)?;
@@ -136,6 +157,27 @@ impl Workspaces {
 
     fn path(&self, task: Uuid) -> PathBuf {
         self.root.join(task.hyphenated().to_string())
+    }
+}
+
+/// A workspace of no task.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Where it is on the host.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is swept like any staging directory.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 

@@ -247,7 +247,13 @@ fn become_program(
     ] {
         let (_, most) = getrlimit(resource)?;
         let limit = limit.min(most);
-        setrlimit(resource, limit, limit)?;
+        // Past the soft limit of CPU time comes SIGXCPU, which says why; a second later comes SIGKILL.
+        let hard = if resource == Resource::RLIMIT_CPU {
+            (limit + 1).min(most)
+        } else {
+            limit
+        };
+        setrlimit(resource, limit, hard)?;
     }
     execve(path, argv, &ENVIRONMENT)
 }

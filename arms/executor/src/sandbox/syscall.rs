@@ -120,31 +120,27 @@ pub(super) fn join_new_keyring() -> nix::Result<()> {
     .map(drop)
 }
 
+/// prctl(2) for the options that take integers only.
+fn prctl(option: libc::c_int, argument: libc::c_ulong) -> nix::Result<()> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: the callers' options read no memory; all arguments are passed in the kernel's own width.
+    check(unsafe { libc::prctl(option, argument, zero, zero, zero) }.into()).map(drop)
+}
+
 /// Drops every capability from every set and locks the way back.
 pub(super) fn drop_capabilities() -> nix::Result<()> {
     for capability in 0..64 {
-        // SAFETY: prctl with integer arguments only.
-        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }.into()) {
-            Ok(_) => {}
+        match prctl(libc::PR_CAPBSET_DROP, capability) {
+            Ok(()) => {}
             Err(Errno::EINVAL) => break, // past the last capability that this kernel knows
             Err(errno) => return Err(errno),
         }
     }
-    // SAFETY: prctl with integer arguments only.
-    check(
-        unsafe {
-            libc::prctl(
-                libc::PR_CAP_AMBIENT,
-                libc::PR_CAP_AMBIENT_CLEAR_ALL,
-                0,
-                0,
-                0,
-            )
-        }
-        .into(),
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
     )?;
-    // SAFETY: prctl with integer arguments only.
-    check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0, 0, 0) }.into())?;
+    prctl(libc::PR_SET_SECUREBITS, SECUREBITS)?;
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION_3,
         pid: 0,

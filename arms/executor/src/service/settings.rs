@@ -1,0 +1,40 @@
+//! Section `[executor]` of the configuration.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Environment `OCTO_EXECUTOR__<KEY>`, then `octo.toml`, then these defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where `/health`, `/ready` and `/metrics` listen.
+    pub host: IpAddr,
+    /// Port of the same; 0 takes a free one, which is logged.
+    pub port: u16,
+    /// Directory of the tasks' workspaces.
+    pub workspaces: PathBuf,
+    /// A policy in the place of the built-in one.
+    pub policy: Option<PathBuf>,
+    /// Steps that run at the same time; 0 is two for each core.
+    pub concurrency: usize,
+    /// User that programs run as on the host, where the executor is root.
+    pub sandbox_uid: u32,
+    /// Group that programs run as on the host, where the executor is root.
+    pub sandbox_gid: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8003,
+            workspaces: PathBuf::from(".octo/workspaces"),
+            policy: None,
+            concurrency: 0,
+            sandbox_uid: 65534,
+            sandbox_gid: 65534,
+        }
+    }
+}

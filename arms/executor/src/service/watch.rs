@@ -1,0 +1,102 @@
+//! Whether the sandbox works on this host: tried at the start, and again for as long as it does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+use crate::sandbox::{Ending, Job, Limits, Program, Sandbox, SandboxError};
+use crate::workspace::Workspaces;
+
+/// What the trial may use.
+const LIMITS: Limits = Limits {
+    wall: Duration::from_secs(10),
+    cpu_seconds: 10,
+    memory_bytes: 256 << 20,
+    processes: 8,
+    open_files: 64,
+    file_bytes: 1 << 20,
+    tmp_bytes: 1 << 20,
+    output_bytes: 1 << 16,
+};
+
+/// The sandbox's state, for `/ready`.
+pub struct SandboxWatch {
+    sandbox: Arc<dyn Sandbox>,
+    workspaces: Arc<Workspaces>,
+    metrics: Metrics,
+    is_known_to_work: Mutex<bool>,
+}
+
+impl SandboxWatch {
+    /// Watches this sandbox.
+    #[must_use]
+    pub fn new(sandbox: Arc<dyn Sandbox>, workspaces: Arc<Workspaces>, metrics: Metrics) -> Self {
+        Self {
+            sandbox,
+            workspaces,
+            metrics,
+            is_known_to_work: Mutex::new(false),
+        }
+    }
+
+    /// Whether steps can be run; one program is run unless one has been.
+    ///
+    /// # Errors
+    /// What this host lacks.
+    pub async fn check(&self) -> Result<(), String> {
+        let mut is_known_to_work = self.is_known_to_work.lock().await;
+        if *is_known_to_work {
+            return Ok(());
+        }
+        self.try_out()
+            .await
+            .inspect_err(|problem| tracing::error!(problem, "the sandbox does not work"))?;
+        *is_known_to_work = true;
+        Ok(())
+    }
+
+    /// A step could not be run: the next [`check`](Self::check) tries again.
+    pub async fn doubt(&self) {
+        *self.is_known_to_work.lock().await = false;
+    }
+
+    async fn try_out(&self) -> Result<(), String> {
+        let scratch = self
+            .workspaces
+            .scratch()
+            .map_err(|error| format!("no workspace can be made: {error}"))?;
+        let job = Job {
+            workspace: scratch.path().to_owned(),
+            stages: vec![Program {
+                path: "/usr/bin/true".into(),
+                argv: vec!["true".to_owned()],
+            }],
+            stdin: None,
+            redirect: None,
+            limits: LIMITS,
+        };
+        let run = self
+            .sandbox
+            .run(job, &CancellationToken::new())
+            .await
+            .map_err(|error: SandboxError| error.to_string())?;
+        if run.ending != Ending::Completed || !run.stages.iter().all(|exit| exit.is_success()) {
+            return Err(format!(
+                "`true` does not run in the sandbox: {:?} {:?}",
+                run.ending, run.stages
+            ));
+        }
+        self.metrics.sandbox_layers.reset();
+        for layer in &run.layers {
+            self.metrics
+                .sandbox_layers
+                .with_label_values(&[layer.as_str()])
+                .set(1);
+        }
+        tracing::info!(layers = ?run.layers, "the sandbox works");
+        Ok(())
+    }
+}

@@ -1,0 +1,472 @@
+//! One step: from its action to what became of it. Knows nothing of the bus.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use octollm_events::carrier::{ErrorCode, Step};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::action::{Action, Command, FileChange};
+use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
+use crate::policy::{Policy, RequestedLimits};
+use crate::sandbox::{Captured, Ending, Job, Limits, Run, Sandbox, SandboxError, StageExit, Usage};
+use crate::workspace::{Workspace, WorkspacePath};
+
+/// Bytes of a workspace file that a criterion reads, at most.
+const CHECKED_FILE_BYTES: usize = 1 << 20;
+/// "CPU time limit exceeded" and "file size limit exceeded" (signal(7); the same numbers on x86-64 and AArch64).
+const SIGXCPU: u8 = 24;
+const SIGXFSZ: u8 = 25;
+
+/// What became of a step.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// None: it ran and met its criteria.
+    pub failure: Option<Failure>,
+    /// How the last stage ended; none where nothing was started.
+    pub exit: Option<StageExit>,
+    /// stdout and stderr, unscreened.
+    pub output: Option<(Captured, Captured)>,
+    /// Verdicts of the acceptance criteria and of a check action, unscreened.
+    pub verdicts: Vec<Verdict>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One of the contract's codes.
+    pub code: ErrorCode,
+    /// What happened and what to do next, unscreened.
+    pub message: String,
+    /// Rules that were broken, unscreened.
+    pub violations: Vec<String>,
+}
+
+impl Failure {
+    /// A failure without violations.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            violations: Vec::new(),
+        }
+    }
+
+    fn denied(reason: String) -> Self {
+        Self {
+            code: ErrorCode::PolicyDenied,
+            violations: vec![reason.clone()],
+            message: reason,
+        }
+    }
+}
+
+impl Outcome {
+    /// Nothing was done.
+    #[must_use]
+    pub fn refused(failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            exit: None,
+            output: None,
+            verdicts: Vec::new(),
+            usage: Usage::default(),
+        }
+    }
+
+    /// The executor's own work (a file action, a check) was done.
+    fn done(started: Instant) -> Self {
+        let usage = Usage {
+            duration: started.elapsed(),
+            ..Usage::default()
+        };
+        let output = Some((Captured::empty(), Captured::empty()));
+        Self {
+            failure: None,
+            exit: Some(StageExit::Code(0)),
+            output,
+            verdicts: Vec::new(),
+            usage,
+        }
+    }
+}
+
+/// A step that may be run.
+#[derive(Debug)]
+pub struct Assignment {
+    action: Action,
+    acceptance: Vec<Criterion>,
+    limits: RequestedLimits,
+}
+
+impl Assignment {
+    /// Parses what is to be done.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`: the action or a criterion breaks the contract.
+    pub fn parse(step: &Step) -> Result<Self, Failure> {
+        let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
+        let action = json(&step.action)?;
+        let acceptance = json(&step.acceptance)?;
+        Ok(Self {
+            action: Action::parse(&action).map_err(|error| invalid(error.to_string()))?,
+            acceptance: serde_json::from_value(acceptance).map_err(|error| {
+                invalid(format!("an acceptance criterion is not valid: {error}"))
+            })?,
+            limits: RequestedLimits {
+                wall_ms: step.limits.wall_ms,
+                memory_bytes: step.limits.memory_bytes,
+                output_bytes: step.limits.output_bytes,
+            },
+        })
+    }
+
+    /// The earlier steps whose recorded stdout its criteria read.
+    pub fn recalled_steps(&self) -> impl Iterator<Item = &str> {
+        self.criteria().filter_map(Criterion::step)
+    }
+
+    /// Whether it changes anything: a check only looks.
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !matches!(self.action, Action::Check(_))
+    }
+
+    fn criteria(&self) -> impl Iterator<Item = &Criterion> {
+        let own: &[Criterion] = match &self.action {
+            Action::Check(check) => &check.criteria,
+            Action::Command(_) | Action::File(_) => &[],
+        };
+        own.iter().chain(&self.acceptance)
+    }
+}
+
+/// The step's parts as plain JSON.
+fn json(part: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(part)
+        .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()))
+}
+
+/// Recorded stdout of earlier steps, by step id.
+pub type Recorded = HashMap<String, Evidence>;
+
+/// Runs steps.
+pub struct Executor {
+    policy: Policy,
+    sandbox: Arc<dyn Sandbox>,
+}
+
+impl Executor {
+    /// An executor of this policy over this sandbox.
+    #[must_use]
+    pub fn new(policy: Policy, sandbox: Arc<dyn Sandbox>) -> Self {
+        Self { policy, sandbox }
+    }
+
+    /// Runs a step to its end; never fails, the outcome says what did. When this returns, no process of it is left.
+    pub async fn execute(
+        &self,
+        assignment: Assignment,
+        workspace: Arc<Workspace>,
+        recorded: Recorded,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        let started = Instant::now();
+        if let Err(denial) = self.policy.permit_limits(&assignment.limits) {
+            return Outcome::refused(Failure::denied(denial.reason));
+        }
+        let outcome = match &assignment.action {
+            Action::Command(command) => {
+                self.command(command, &assignment, &workspace, cancel).await
+            }
+            Action::File(change) => file(change.clone(), &workspace, started).await,
+            Action::Check(_) => Outcome::done(started),
+        };
+        match outcome.failure {
+            Some(_) => outcome,
+            None => check(outcome, assignment, workspace, recorded).await,
+        }
+    }
+
+    async fn command(
+        &self,
+        command: &Command,
+        assignment: &Assignment,
+        workspace: &Workspace,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        let stages = match self.policy.permit(command) {
+            Ok(stages) => stages,
+            Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
+        };
+        let (requested, backstops) = (&assignment.limits, self.policy.backstops());
+        let job = Job {
+            workspace: workspace.path().to_owned(),
+            stages,
+            stdin: command.stdin.clone(),
+            redirect: command.redirect.clone(),
+            limits: Limits {
+                wall: Duration::from_millis(requested.wall_ms),
+                cpu_seconds: backstops.cpu_seconds,
+                memory_bytes: requested.memory_bytes,
+                processes: backstops.processes,
+                open_files: backstops.open_files,
+                file_bytes: backstops.file_bytes,
+                tmp_bytes: backstops.tmp_bytes,
+                output_bytes: requested.output_bytes,
+            },
+        };
+        let limits = job.limits;
+        match self.sandbox.run(job, cancel).await {
+            Ok(run) => ran(run, command, &limits, &assignment.acceptance),
+            Err(error) => {
+                let code = match error {
+                    SandboxError::Unavailable(_) => ErrorCode::SandboxUnavailable,
+                    SandboxError::Lost(_) => ErrorCode::InternalError,
+                };
+                Outcome::refused(Failure::new(code, error.to_string()))
+            }
+        }
+    }
+}
+
+/// Reads the end of a pipeline. The last stage decides, as in a shell; earlier ones that failed are named.
+fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -> Outcome {
+    let exit = run.stages.last().copied();
+    let wall = limits.wall.as_millis();
+    let failure = match &run.ending {
+        Ending::NotStarted(reason) => Some(Failure::new(
+            ErrorCode::StepFailed,
+            format!("the pipeline could not be started: {reason}"),
+        )),
+        Ending::TimedOut => Some(Failure::new(
+            ErrorCode::Timeout,
+            format!(
+                "the step ran longer than {wall} ms and was killed; raise limits.wall_ms, or do less"
+            ),
+        )),
+        Ending::OutputLimit => Some(Failure::new(
+            ErrorCode::OutputLimit,
+            format!(
+                "the step wrote more than {} bytes and was killed; redirect the output into a file",
+                limits.output_bytes
+            ),
+        )),
+        Ending::Cancelled => Some(Failure::new(
+            ErrorCode::Cancelled,
+            "the task was cancelled and the step was killed",
+        )),
+        Ending::Completed => {
+            exit.and_then(|exit| judge_exit(exit, &run.stages, command, limits, acceptance))
+        }
+    };
+    let is_ours = matches!(
+        run.ending,
+        Ending::TimedOut | Ending::OutputLimit | Ending::Cancelled
+    );
+    Outcome {
+        failure,
+        // A kill by us says nothing about the program.
+        exit: exit.filter(|_| !is_ours),
+        output: Some((run.stdout, run.stderr)),
+        verdicts: Vec::new(),
+        usage: run.usage,
+    }
+}
+
+fn judge_exit(
+    exit: StageExit,
+    stages: &[StageExit],
+    command: &Command,
+    limits: &Limits,
+    acceptance: &[Criterion],
+) -> Option<Failure> {
+    match exit {
+        StageExit::Signal(SIGXFSZ) => Some(Failure::new(
+            ErrorCode::DiskLimit,
+            format!("a file grew past {} bytes; write less", limits.file_bytes),
+        )),
+        StageExit::Signal(SIGXCPU) => Some(Failure::new(
+            ErrorCode::Timeout,
+            format!(
+                "a process used more than {} s of CPU time; do less",
+                limits.cpu_seconds
+            ),
+        )),
+        StageExit::Code(0) => None,
+        // The acceptance criteria decide about other exit codes where they speak of them.
+        StageExit::Code(_)
+            if acceptance
+                .iter()
+                .any(|one| matches!(one, Criterion::ExitCode { .. })) =>
+        {
+            None
+        }
+        StageExit::Code(_) | StageExit::Signal(_) => {
+            let failed = stages
+                .iter()
+                .enumerate()
+                .filter(|(_, exit)| !exit.is_success());
+            let named = failed.map(|(index, exit)| {
+                let program = command
+                    .pipeline
+                    .get(index)
+                    .and_then(|argv| argv.first())
+                    .map_or("", String::as_str);
+                match exit {
+                    StageExit::Code(code) => format!(
+                        "{program} (stage {}) ended with exit code {code}",
+                        index + 1
+                    ),
+                    StageExit::Signal(signal) => {
+                        format!(
+                            "{program} (stage {}) was ended by signal {signal}",
+                            index + 1
+                        )
+                    }
+                }
+            });
+            let named = named.collect::<Vec<_>>().join(", ");
+            Some(Failure::new(
+                ErrorCode::StepFailed,
+                format!("{named}; read its stderr"),
+            ))
+        }
+    }
+}
+
+async fn file(change: FileChange, workspace: &Arc<Workspace>, started: Instant) -> Outcome {
+    let target = Arc::clone(workspace);
+    let changed = tokio::task::spawn_blocking(move || target.change(&change)).await;
+    let failure = match changed {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            let code = if error.is_full() {
+                ErrorCode::DiskLimit
+            } else {
+                ErrorCode::StepFailed
+            };
+            Some(Failure::new(
+                code,
+                format!("the file action failed: {error}"),
+            ))
+        }
+        Err(error) => Some(Failure::new(
+            ErrorCode::InternalError,
+            format!("the file action was lost: {error}"),
+        )),
+    };
+    match failure {
+        None => Outcome::done(started),
+        Some(failure) => Outcome::refused(failure),
+    }
+}
+
+/// Checks the criteria of a step that ended well so far. All must hold.
+async fn check(
+    mut outcome: Outcome,
+    assignment: Assignment,
+    workspace: Arc<Workspace>,
+    recorded: Recorded,
+) -> Outcome {
+    if assignment.criteria().next().is_none() {
+        return outcome;
+    }
+    let started = Instant::now();
+    let facts = StepFacts {
+        stdout: outcome
+            .output
+            .as_ref()
+            .map_or(Evidence::Whole(Vec::new()), |(stdout, _)| {
+                stdout.clone().into()
+            }),
+        exit: outcome.exit,
+        workspace,
+        recorded,
+    };
+    // Files are read and expressions matched on a thread that may block.
+    let checked = tokio::task::spawn_blocking(move || {
+        assignment
+            .criteria()
+            .map(|criterion| criterion.check(&facts))
+            .collect::<Vec<_>>()
+    });
+    match checked.await {
+        Ok(verdicts) => {
+            let failed: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
+            outcome.failure = failed.first().map(|first| {
+                let others = match failed.len() {
+                    1 => String::new(),
+                    count => format!(" ({} more failed)", count - 1),
+                };
+                let what = first.criterion.describe();
+                Failure::new(
+                    ErrorCode::StepFailed,
+                    format!("not met: {what}: {}{others}", first.detail),
+                )
+            });
+            outcome.verdicts = verdicts;
+        }
+        Err(error) => {
+            outcome.failure = Some(Failure::new(
+                ErrorCode::InternalError,
+                format!("the checks were lost: {error}"),
+            ));
+        }
+    }
+    outcome.usage.duration += started.elapsed();
+    outcome
+}
+
+impl From<Captured> for Evidence {
+    fn from(captured: Captured) -> Self {
+        if captured.is_truncated() {
+            Self::Excerpt {
+                head: captured.head,
+                tail: captured.tail,
+            }
+        } else {
+            Self::Whole([captured.head, captured.tail].concat())
+        }
+    }
+}
+
+struct StepFacts {
+    stdout: Evidence,
+    exit: Option<StageExit>,
+    workspace: Arc<Workspace>,
+    recorded: Recorded,
+}
+
+impl Facts for StepFacts {
+    fn evidence(&self, target: &Target) -> Result<Evidence, String> {
+        match target {
+            Target::OwnStdout => Ok(self.stdout.clone()),
+            Target::File(path) => {
+                let read = self.workspace.read(path, CHECKED_FILE_BYTES);
+                read.map(Evidence::Whole).map_err(|error| error.to_string())
+            }
+            Target::Step(id) => self
+                .recorded
+                .get(id)
+                .cloned()
+                .ok_or_else(|| format!("step {id} has no output on record")),
+        }
+    }
+
+    fn exit_code(&self) -> Option<u8> {
+        match self.exit {
+            Some(StageExit::Code(code)) => Some(code),
+            Some(StageExit::Signal(_)) | None => None,
+        }
+    }
+
+    fn exists(&self, path: &WorkspacePath) -> bool {
+        self.workspace.exists(path)
+    }
+}

@@ -1,0 +1,117 @@
+//! Crashes of the executor and of the broker.
+
+use super::*;
+
+#[tokio::test]
+async fn a_pure_step_is_run_again_after_a_crash() {
+    let world = World::new().await;
+    world.ack_wait(Duration::from_secs(1)).await;
+    let mut executor = world.executor().await;
+    let mut task = world.task().await;
+    let marker = marker();
+    let action = json!({"kind": "command", "pipeline": [["sleep", "3"], ["echo", marker]]});
+    task.dispatch("nap", action, json!({})).await;
+    eventually("the step does not run", async || {
+        (executor.metric("octollm_executor_steps_running").await == 1.0).then_some(())
+    })
+    .await;
+    executor.kill();
+    eventually("programs outlive the executor", async || {
+        (alive(&marker) == 0).then_some(())
+    })
+    .await;
+    assert!(task.results("nap").await.is_empty());
+
+    let next = world.executor().await;
+    assert_eq!(task.result("nap").await.0, "step.executed");
+    assert!(next.metric("octollm_executor_redeliveries_total").await >= 1.0);
+    assert_eq!(task.results("nap").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_side_effecting_step_is_never_started_twice() {
+    let world = World::new().await;
+    world.ack_wait(Duration::from_secs(1)).await;
+    let mut executor = world.executor().await;
+    let mut task = world.task().await;
+    let marker = marker();
+    let effect = json!({"effect": "side_effecting"});
+    task.dispatch(
+        "nap",
+        command(json!([["sleep", marker], ["tee", "effect"]])),
+        effect.clone(),
+    )
+    .await;
+    eventually("the step does not run", async || {
+        (alive(&marker) > 0).then_some(())
+    })
+    .await;
+    executor.kill();
+
+    let _next = world.executor().await;
+    let (kind, result) = task.result("nap").await;
+    assert_eq!(
+        (kind.as_str(), &result["code"]),
+        ("step.failed", &json!("UNKNOWN_OUTCOME"))
+    );
+    assert_eq!(alive(&marker), 0);
+    // What was settled leaves no claim behind, and the next one is not in its way.
+    assert_eq!(
+        task.run("next", command(json!([["true"]])), effect).await.0,
+        "step.executed"
+    );
+    eventually("claims stay for ever", async || {
+        let claims = std::fs::read_dir(world.workspaces().join(".claims"))
+            .unwrap()
+            .count();
+        (claims == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_that_outlasts_its_ack_wait_runs_once() {
+    let world = World::new().await;
+    world.ack_wait(Duration::from_secs(1)).await;
+    let executor = world.executor().await;
+    let mut task = world.task().await;
+    let append = json!({"kind": "command", "pipeline": [["sleep", "3"], ["echo", "ran"]],
+                        "redirect": {"path": "runs", "append": true}});
+    assert_eq!(task.run("once", append, json!({})).await.0, "step.executed");
+    assert!(
+        executor.metric("octollm_executor_redeliveries_total").await >= 1.0,
+        "nothing was delivered twice"
+    );
+    let runs = world.workspaces().join(task.id.to_string()).join("runs");
+    assert_eq!(std::fs::read_to_string(runs).unwrap(), "ran\n");
+}
+
+#[tokio::test]
+async fn a_result_outlives_a_restart_of_the_broker() {
+    let mut world = World::new().await;
+    let executor = world.executor().await;
+    let marker = marker();
+    let (id, end) = {
+        let mut task = world.task().await;
+        let nap = command(json!([["sleep", "2"], ["echo", marker]]));
+        task.dispatch("nap", nap, json!({})).await;
+        eventually("the step does not run", async || {
+            (executor.metric("octollm_executor_steps_running").await == 1.0).then_some(())
+        })
+        .await;
+        (task.id, task.end)
+    };
+    world.server.kill();
+    eventually("the step does not end", async || {
+        (executor.metric("octollm_executor_steps_running").await == 0.0).then_some(())
+    })
+    .await;
+    world.server.restart();
+    let task = Task {
+        world: &world,
+        id,
+        end,
+    };
+    assert_eq!(task.result("nap").await.0, "step.executed");
+    assert_eq!(task.results("nap").await.len(), 1);
+}

@@ -1,0 +1,177 @@
+//! Cancels, late results, probes, and the end of the executor itself.
+
+use super::*;
+
+async fn running(executor: &ExecutorProcess, marker: &str) {
+    eventually("the step does not run", async || {
+        (alive(marker) > 0).then_some(())
+    })
+    .await;
+    assert_eq!(executor.metric("octollm_executor_steps_running").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_a_running_step_within_two_seconds() {
+    let world = World::new().await;
+    let executor = world.executor().await;
+    let mut task = world.task().await;
+    let marker = marker();
+    task.dispatch("nap", command(json!([["sleep", marker]])), json!({}))
+        .await;
+    running(&executor, &marker).await;
+    let asked = Instant::now();
+    task.append(
+        "task.cancel_requested",
+        &json!({"requested_by": "local"}),
+        "",
+    )
+    .await;
+    let (kind, result) = task.result("nap").await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "took {:?}",
+        asked.elapsed()
+    );
+    assert_eq!(
+        (kind.as_str(), &result["code"]),
+        ("step.failed", &json!("CANCELLED"))
+    );
+    assert_eq!(alive(&marker), 0);
+    assert_eq!(executor.metric("octollm_executor_cancels_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_step_that_was_given_up_is_killed_and_its_result_is_late() {
+    let world = World::new().await;
+    let executor = world.executor().await;
+    let mut task = world.task().await;
+    let marker = marker();
+    task.dispatch("nap", command(json!([["sleep", marker]])), json!({}))
+        .await;
+    running(&executor, &marker).await;
+    let given_up = json!({"plan_version": 1, "step_id": "nap", "attempt": 1, "code": "ARM_UNAVAILABLE",
+                          "message": "no answer", "violations": []});
+    task.append("step.failed", &given_up, "1/nap/1").await;
+    eventually("the late result was not noticed", async || {
+        (executor.metric("octollm_executor_late_results_total").await == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(alive(&marker), 0);
+    assert_eq!(
+        task.results("nap").await.len(),
+        1,
+        "a late result was put on record"
+    );
+}
+
+#[tokio::test]
+async fn an_event_in_between_delays_no_result() {
+    let world = World::new().await;
+    let executor = world.executor().await;
+    let mut task = world.task().await;
+    let nap = command(json!([["sleep", "1"], ["echo", "done"]]));
+    task.dispatch("nap", nap, json!({})).await;
+    eventually("the step does not run", async || {
+        (executor.metric("octollm_executor_steps_running").await == 1.0).then_some(())
+    })
+    .await;
+    task.dispatch("theirs", command(json!([["true"]])), json!({"arm": "echo"}))
+        .await;
+    assert_eq!(task.result("nap").await.0, "step.executed");
+    assert_eq!(
+        executor.metric("octollm_executor_conflicts_total").await,
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn the_probes_tell_what_fails() {
+    let mut world = World::new().await;
+    let executor = world.executor().await;
+    assert_eq!(executor.get("/health").await.0, 200);
+    let (status, body) = executor.get("/ready").await;
+    assert_eq!(status, 200, "{body}");
+    let (_, metrics) = executor.get("/metrics").await;
+    let live = metrics
+        .lines()
+        .filter(|line| line.starts_with("octollm_executor_"))
+        .count();
+    assert!(live >= 10, "{metrics}");
+    assert_eq!(
+        executor
+            .metric("octollm_executor_sandbox_layers{layer=\"pid_namespace\"}")
+            .await,
+        1.0
+    );
+
+    world.server.kill();
+    let (status, body) = eventually("/ready stays well", async || {
+        let answer = executor.get("/ready").await;
+        (answer.0 == 503).then_some(answer)
+    })
+    .await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status, &body["checks"]["sandbox"]),
+        (503, &json!("ok")),
+        "{body}"
+    );
+    assert_ne!(body["checks"]["nats"], "ok");
+    assert_eq!(executor.get("/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_host_without_namespaces_refuses_commands() {
+    let world = World::new().await;
+    // Root of a user namespace with one user in it: there is no other user that programs could become.
+    let executor = world
+        .executor_by(&["unshare", "-Ur", env!("CARGO_BIN_EXE_octollm-executor")])
+        .await;
+    let (status, body) = executor.get("/ready").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(
+        body["checks"]["sandbox"]
+            .as_str()
+            .unwrap()
+            .contains("can't"),
+        "{body}"
+    );
+    assert_eq!(body["checks"]["nats"], "ok");
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_short_steps_and_hands_long_ones_back() {
+    let world = World::new().await;
+    let executor = world.executor().await;
+    let (mut short, mut long) = (world.task().await, world.task().await);
+    let marker = marker();
+    long.dispatch("long", command(json!([["sleep", marker]])), json!({}))
+        .await;
+    short
+        .dispatch("short", command(json!([["sleep", "1"]])), json!({}))
+        .await;
+    eventually("the steps do not run", async || {
+        (executor.metric("octollm_executor_steps_running").await == 2.0).then_some(())
+    })
+    .await;
+    let asked = Instant::now();
+    assert_eq!(executor.stop().await, Some(0));
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "took {:?}",
+        asked.elapsed()
+    );
+    assert_eq!(alive(&marker), 0);
+    assert_eq!(short.results("short").await[0].0, "step.executed");
+    assert!(
+        long.results("long").await.is_empty(),
+        "a step that the stop killed was put on record"
+    );
+
+    let _next = world.executor().await;
+    eventually("the step was not handed back", async || {
+        (alive(&marker) > 0).then_some(())
+    })
+    .await;
+}
