@@ -48,6 +48,8 @@ def test_no_event_schema_has_defaults() -> None:
         ("task.submit", {"files": [{"path": "/etc/x", "type": "dir"}]}, "/files/0/path"),
         ("task.submit", {"files": [{"path": "a/./b", "type": "dir"}]}, "/files/0/path"),
         ("task.submit", {"files": [{"path": "a//b", "type": "dir"}]}, "/files/0/path"),
+        ("task.submit", {"files": [{"path": "a\n/../../x", "type": "dir"}]}, "/files/0/path"),
+        ("task.submit", {"files": [{"path": "a/..", "type": "dir"}]}, "/files/0/path"),
         ("task.submit", {"plan": {"steps": []}}, "/plan/steps"),
         ("step.executed", {"exit_code": 256}, "/exit_code"),
         ("step.dispatched", {"deadline": "tomorrow, about five"}, "/deadline"),

@@ -18,7 +18,7 @@ StepId: TypeAlias = Annotated[str, Meta(description="A step's id, unique within 
 WorkspacePath: TypeAlias = Annotated[
     str,
     Meta(
-        description="A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no NUL.",
+        description="A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no control characters.",
         title="WorkspacePath",
     ),
 ]

@@ -1189,7 +1189,7 @@ impl fmt::Display for VerdictDecision {
     }
 }
 
-/// A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no NUL.
+/// A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no control characters.
 pub type WorkspacePath = String;
 
 impl Payload for PlanFailed {
