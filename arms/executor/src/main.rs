@@ -20,6 +20,7 @@ use octollm_executor::service::watch::SandboxWatch;
 use octollm_executor::service::{Claims, Worker, listen, serve};
 use octollm_executor::step::Executor;
 use octollm_executor::workspace::{Owner, Workspaces};
+use octollm_screen::Ruleset;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -87,6 +88,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Arc::clone(&workspaces),
         metrics.clone(),
     ));
+    // Compiles the rules before the first step needs them.
+    tracing::info!(
+        ruleset = Ruleset::builtin().version(),
+        "the screen is loaded"
+    );
     // What is missing is logged now, and asked for again by every /ready.
     let _ = watch.check().await;
 

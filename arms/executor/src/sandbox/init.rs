@@ -1,7 +1,7 @@
 //! The sandbox's first process: builds the view, gives up every privilege, starts the stages, and reaps.
 //!
 //! It is process 1 of its namespace, so no signal from inside can end it, and when it ends the kernel kills whatever
-//! is left. It never executes another program and can't be traced from inside.
+//! is left. It never executes another program, and like the launcher it can't be traced, not even by its own user.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -79,8 +79,6 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<()
     }
     syscall::drop_capabilities().during("drop all capabilities")?;
     prctl::set_no_new_privs().during("give up new privileges")?;
-    // From here on nobody of the same user inside can trace this process or look into its descriptors.
-    prctl::set_dumpable(false).during("close the first process")?;
     layers.extend([
         Layer::NoCapabilities,
         Layer::NoNewPrivileges,

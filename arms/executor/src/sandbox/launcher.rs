@@ -108,6 +108,8 @@ fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
     )
     .during("make the namespaces (unshare)")?;
     map_ids(uid, gid)?;
+    // Other processes of the same user on the host may not trace this one, nor what it becomes.
+    prctl::set_dumpable(false).during("close the launcher")?;
     die_with(order.parent)?;
     if forbid_nested_namespaces() {
         layers.push(Layer::NoNestedNamespaces);

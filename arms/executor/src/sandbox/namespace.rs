@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -115,6 +116,11 @@ impl Namespace {
         let (ours, theirs) = StdUnixStream::pair()?;
         let (stdout, stdout_end) = io::pipe()?;
         let (stderr, stderr_end) = io::pipe()?;
+        if let Some((uid, gid)) = self.identity {
+            // So that programs can open /dev/stdout and /dev/stderr, which are these pipes.
+            fchown(&stdout_end, Some(uid), Some(gid))?;
+            fchown(&stderr_end, Some(uid), Some(gid))?;
+        }
         let mut command = Command::new(&self.launcher);
         command
             .arg(SUBCOMMAND)

@@ -166,3 +166,14 @@ async fn both_outputs_are_drained_at_once() {
         (Ending::Completed, 480_000, 480_000)
     );
 }
+
+#[tokio::test]
+async fn the_outputs_can_be_opened_by_name() {
+    let run = Bench::new()
+        .shell("echo out > /dev/stdout; echo err | tee /dev/stderr")
+        .await;
+    assert_eq!(
+        (stdout(&run), stderr(&run)),
+        ("out\nerr\n".to_owned(), "err\n".to_owned())
+    );
+}
