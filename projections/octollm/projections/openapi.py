@@ -36,6 +36,7 @@ _TASK = {
 }
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Accepted": {"task_id": _TASK["task_id"], "seq": 1203, "status": "pending"},
+    "CancelAccepted": {"task_id": _TASK["task_id"], "status": "cancel_requested"},
     "TaskPage": {"tasks": [_TASK], "next_cursor": "MTIwMw"},
     "TaskView": _TASK
     | {
@@ -63,14 +64,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-def answers(success: type[msgspec.Struct] | None, *statuses: int) -> dict[int | str, dict[str, Any]]:
+def answers(success: type[msgspec.Struct], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: the first status is success, all others are problems."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         media, name = "application/problem+json", "Problem"
         if status == statuses[0]:
-            media, name = "application/json", success.__name__ if success else ""
-        content: dict[str, Any] = {"schema": {"$ref": f"{_COMPONENT}{name}"} if name else {"type": "object"}}
+            media, name = "application/json", success.__name__
+        content: dict[str, Any] = {"schema": {"$ref": f"{_COMPONENT}{name}"}}
         if name in EXAMPLES and (name != "Problem" or status == HTTPStatus.NOT_FOUND):
             content["example"] = EXAMPLES[name]
         found[status] = {

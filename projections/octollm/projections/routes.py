@@ -18,7 +18,7 @@ from octollm.projections.proxy import Reflex
 from octollm.projections.queries import BadCursor, Queries, TaskFilter
 from octollm.projections.rows import Status
 from octollm.projections.stream import EventStream
-from octollm.projections.views import Accepted, AttemptPage, EventPage, PlanView, TaskPage, TaskView
+from octollm.projections.views import Accepted, AttemptPage, CancelAccepted, EventPage, PlanView, TaskPage, TaskView
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def router(view: View) -> APIRouter:
         "/{task_id}/cancel",
         summary="Cancel a task",
         status_code=202,
-        responses=answers(None, 202, 401, 403, 404, 409, 422, 503),
+        responses=answers(CancelAccepted, 202, 401, 403, 409, 413, 422, 429, 503),
     )
     async def cancel(request: Request, task_id: TaskId) -> Response:
         """Handed to reflex, which authorises it; its answer is returned as it is."""

@@ -4,7 +4,7 @@ Documents that are on record (a result, a plan's steps, a payload) are `Raw`: th
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw
@@ -192,4 +192,11 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
 
 
-ANSWERS = (TaskView, TaskPage, AttemptPage, PlanView, EventPage, Problem, Accepted)
+class CancelAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Reflex's answer to a cancel that is now waiting for the orchestrator: the task's events say what became of it."""
+
+    task_id: str
+    status: Literal["cancel_requested"]
+
+
+ANSWERS = (TaskView, TaskPage, AttemptPage, PlanView, EventPage, Problem, Accepted, CancelAccepted)
