@@ -18,12 +18,14 @@ class Commands(TyperGroup):
     """Tells failures of any command in one way."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a Failure is printed and becomes its exit code."""
+        """Run the command; a Failure is printed and becomes its exit code, and so does Ctrl-C."""
         try:
             return super().invoke(ctx)
         except Failure as failure:
             Terminal(ctx.meta.get(JSON_KEY, False)).failure(failure)
             raise typer.Exit(failure.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 app = typer.Typer(

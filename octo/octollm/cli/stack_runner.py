@@ -22,6 +22,8 @@ Ports = Literal["default", "free"]
 POLL_S = 0.05
 REDRAWS_PER_SECOND = 10
 
+_WORTH_A_LINE = (State.READY, State.RESTARTING, State.FAILED)
+
 
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
@@ -82,13 +84,18 @@ def detached(terminal: Terminal, data_dir: Path, *, ephemeral: bool, ports: Port
         log.open("rb") as file,
     ):
         file.seek(begin)
-        for line in _lines(file, child):
-            if "error" in line:
-                error = line["error"]
-                raise Failure(error["detail"], error["hint"], error["exit_code"])
-            reported(Progress(line["name"], State(line["state"]), line["seconds"], line["detail"]))
-            if line["name"] == stack_text.STACK and line["state"] == State.READY:
-                return
+        try:
+            for line in _lines(file, child):
+                if "error" in line:
+                    error = line["error"]
+                    raise Failure(error["detail"], error["hint"], error["exit_code"])
+                reported(Progress(line["name"], State(line["state"]), line["seconds"], line["detail"]))
+                if line["name"] == stack_text.STACK and line["state"] == State.READY:
+                    return
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            raise
     raise Failure(
         f"the stack ended while it was starting; {logs.quoted(log, since=begin)}", "octo doctor", Exit.INFRASTRUCTURE
     )
@@ -97,15 +104,10 @@ def detached(terminal: Terminal, data_dir: Path, *, ephemeral: bool, ports: Port
 def down(terminal: Terminal, data_dir: Path) -> None:
     """Stops the stack on `data_dir`; that none runs is no error."""
     began = time.monotonic()
-    try:
-        with failures():
-            state = stack_state.read(data_dir)
-            if state is not None:
-                asyncio.run(stack_state.down(data_dir))
-    except Failure as failure:
-        if not isinstance(failure.__cause__, NotRunning):
-            raise
-        state = None
+    with failures():
+        state = stack_state.read(data_dir)
+        if state is not None:
+            asyncio.run(stack_state.down(data_dir))
     if terminal.as_json:
         terminal.document({"stopped": state is not None, "seconds": round(time.monotonic() - began, 3)})
     elif state is None:
@@ -134,7 +136,7 @@ def _reporting(
                 return
             starting.add(progress)
             if progress.name != stack_text.STACK:
-                if not drawn and progress.state is not State.STARTING:
+                if not drawn and progress.state in _WORTH_A_LINE:
                     terminal.print(stack_text.report(progress))
                 return
             if progress.state is State.READY:
@@ -143,6 +145,11 @@ def _reporting(
                 state, directory = describe()
                 if state:
                     terminal.print(stack_text.ready(state, str(directory), progress.seconds, kept=kept))
+            elif progress.state is State.STOPPING:
+                display.close()
+                terminal.note("stopping …")
+            elif progress.state is State.STOPPED:
+                terminal.note("stopped")
 
         yield reported
 

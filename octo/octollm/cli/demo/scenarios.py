@@ -15,7 +15,7 @@ from octollm.events.carrier import Result, StepDispatched, StepExecuted, TaskCom
 from octollm.events.envelope import Event
 from octollm.stack import logs, probe
 
-CANARY = "alice.canary@example.com"
+CANARY = "alice.canary"
 _FILES = ("apple.txt", "banana.txt", "cherry.txt", "damson.txt", "elder.txt")
 
 
@@ -117,7 +117,7 @@ async def injection(stage: Stage) -> None:
 
 async def personal_data(stage: Stage) -> None:
     """An address in a goal is replaced before anything is written."""
-    task_id = await stage.post(stage.task(f"Echo contact {CANARY}"))
+    task_id = await stage.post(stage.task(f"Echo contact {CANARY}@example.com"))
     events = await stage.history(task_id)
     _tell_end(stage, events)
     done = events[-1].kind in ("task.completed", "task.failed")
@@ -125,7 +125,7 @@ async def personal_data(stage: Stage) -> None:
     places = await _everything_public(stage, task_id, events[-1].seq)
     for place, content in places.items():
         form = seen_in(content, CANARY)
-        # The finding itself must not carry the address on.
+        # What is told of the finding must not carry the address on.
         expect(form is None, f"no trace of the address in {place}", f"it, {form}")
     shown = [place for place, content in places.items() if b"[EMAIL_1]" in content]
     expect(len(shown) > 1, "the placeholder in the view and in the log", shown)
@@ -226,6 +226,7 @@ async def _everything_public(stage: Stage, task_id: str, seq: int) -> dict[str, 
         # A task that failed in planning has no plan.
         expect(status == 200 or (part == "/plan" and status == 404), f"200 from {part or 'the task'}", status)
         places[f"GET /api/v1/tasks/{{id}}{part}"] = body
+    places["GET /api/v1/tasks"] = (await probe.http_get(f"{stage.api_url}/api/v1/tasks"))[1]
     for event in await stage.whole_log():
         headers = json.dumps(dict(event.headers)).encode()
         places[f"event {event.seq}"] = b"\n".join((event.subject.encode(), headers, event.body))
