@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 from prometheus_client import REGISTRY
 
-from octollm.events import bus
+from octollm.events import bus, streams
 from octollm.events.carrier import ErrorCode, PlanFailed, PlanFailureClass, TaskPlanned, TaskReceived
 from octollm.events.config import NatsSettings
 from octollm.events.consumer import Delivery
@@ -102,6 +102,11 @@ async def taken(client: Client) -> None:
 
 def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"octollm_planner_{name}", labels) or 0.0
+
+
+def test_signs_of_life_come_within_the_consumers_ack_wait() -> None:
+    (consumer,) = [one for one in streams.definitions()["consumers"] if one["durable_name"] == "planner"]
+    assert consumer["ack_wait"] == intake.ACK_WAIT_S * 1e9
 
 
 async def test_a_goal_becomes_a_plan_on_record(nats: Client) -> None:

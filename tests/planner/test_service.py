@@ -220,6 +220,9 @@ def test_the_key_comes_from_the_nearest_place(tmp_path: Path) -> None:
     )
     assert load("planner", PlannerSettings, {}, api_key_file=file).key(everywhere).get_secret_value() == "from-file"
     assert load("planner", PlannerSettings, {}).key(everywhere).get_secret_value() == "from-environment"
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match="empty"):
+        load("planner", PlannerSettings, {}, api_key_file=file).key(everywhere)
     own = load("planner", PlannerSettings, {}, base_url="http://127.0.0.1:11434/v1")
     assert own.key({}).get_secret_value() == "none", "an endpoint of one's own may need no key"
     with pytest.raises(ConfigError):

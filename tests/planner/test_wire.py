@@ -1,5 +1,7 @@
 """The shape in which models write plans, prices, and the effect of actions."""
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -11,6 +13,7 @@ from octollm.planner.effects import effect_of
 from octollm.planner.llm import wire
 from octollm.planner.llm.budget import BudgetExceeded, Ledger, estimate
 from octollm.planner.llm.pricing import cost_micro_usd, price_of
+from octollm.planner.programs import PROGRAMS
 from octollm.planner.recipes import book
 from tests.planner.chat import GOOD_PLAN
 from tests.planner.tasks import command
@@ -68,6 +71,12 @@ def test_the_schema_keeps_to_what_strict_modes_accept() -> None:
 def test_an_action_has_the_effect_of_what_it_does(action: dict[str, Any], effect: Effect) -> None:
     parsed: Action = msgspec.convert(action, Action)
     assert effect_of(parsed) is effect
+
+
+def test_the_executor_runs_what_plans_may_use() -> None:
+    policy = Path(__file__).parents[2] / "arms" / "executor" / "policy" / "default.toml"
+    allowed = tomllib.loads(policy.read_text())["commands"].keys()
+    assert set(PROGRAMS) <= allowed
 
 
 @pytest.mark.parametrize(

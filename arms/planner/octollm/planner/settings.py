@@ -38,11 +38,14 @@ class PlannerSettings(Section):
             return self.api_key
         if self.api_key_file is not None:
             try:
-                return SecretStr(self.api_key_file.read_text().strip())
+                key = self.api_key_file.read_text().strip()
             except OSError as error:
                 raise ConfigError(f"OCTO_PLANNER__API_KEY_FILE can't be read: {error.strerror}") from error
-        if key := environment.get("OPENAI_API_KEY"):
+            if not key:
+                raise ConfigError("OCTO_PLANNER__API_KEY_FILE names an empty file")
             return SecretStr(key)
+        if named := environment.get("OPENAI_API_KEY"):
+            return SecretStr(named)
         if self.base_url is None:
             raise ConfigError("OCTO_PLANNER__PROVIDER=openai needs OPENAI_API_KEY, or OCTO_PLANNER__API_KEY_FILE")
         return SecretStr("none")
