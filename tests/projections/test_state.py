@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octollm.events import schema
 from octollm.events.payload import Payload
 from octollm.projections.batch import Batch, project
 from octollm.projections.rows import AttemptRow, AttemptStatus, Phase, Status, TaskRow
@@ -132,6 +133,13 @@ def test_terminal_states_never_change() -> None:
     assert (after.task.status, after.task.code, after.task.result) == (Status.COMPLETED, None, before.result)
     assert (after.task.last_seq, after.task.version) == (10, 10)
     assert after.attempts == ()
+
+
+def test_every_event_of_the_contract_is_told_here() -> None:
+    """A new kind of event needs a place in the fold, and a story."""
+    commands = {"task.submit", "task.cancel", "task.approve", "task.resume"}
+    told = {schema.kind_of(payload) for payloads in story.STORIES.values() for payload in payloads}
+    assert told == schema.messages().keys() - commands
 
 
 def test_texts_lose_only_what_postgres_cannot_hold() -> None:

@@ -195,7 +195,8 @@ async def _closed(connection: asyncpg.Connection) -> None:
     """Raises ConnectionError when the database has closed the connection, also while nothing is sent on it."""
     closed = asyncio.Event()
     connection.add_termination_listener(lambda _: closed.set())
-    await closed.wait()
+    if not connection.is_closed():
+        await closed.wait()
     raise ConnectionError("the connection to Postgres was closed")
 
 

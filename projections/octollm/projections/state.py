@@ -94,7 +94,8 @@ def apply(task: TaskRow | None, event: Event) -> Change:
             row = replace(row, code=ErrorCode.CANCELLED.value, message=message)
             return _ended(_settled(row, payload.spent), Status.CANCELLED, event)
         case _:
-            raise AssertionError(f"{event.kind} is in the contract and not in the fold")
+            # A kind that is newer than this fold must not stop the view; a test names those of the contract.
+            return Change(task=row)
 
 
 def unread(task: TaskRow | None, task_id: str, seq: int, version: int | None, stored_at: datetime) -> Change:
