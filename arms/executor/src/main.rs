@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 /// The service's name on the bus, and that of its durable consumer.
 const NAME: &str = "executor";
 /// How long running steps may take to end by themselves once the executor is asked to stop.
-const DRAIN: Duration = Duration::from_secs(6);
+const DRAIN: Duration = Duration::from_secs(5);
 /// How long killing what is left may take.
 const ABANDON: Duration = Duration::from_secs(3);
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use octollm_events::carrier::{
-    CheckResult, MachineCriterion, Output, OutputStream, ResourceUsage, StepDispatched,
+    CheckResult, ErrorCode, MachineCriterion, Output, OutputStream, ResourceUsage, StepDispatched,
     StepExecuted, StepFailed,
 };
 use octollm_events::log::MAX_MESSAGE_BYTES;
@@ -35,11 +35,36 @@ pub fn key(dispatched: &StepDispatched) -> String {
     )
 }
 
-/// The event that answers a dispatch: `step.executed` or `step.failed`.
+/// The event that answers a dispatch: `step.executed` or `step.failed`. A result that can't be recorded as it is
+/// becomes a failure that says so: a step must not run again only because its result does not fit.
 ///
 /// # Errors
-/// The payload breaks its schema: a defect of this executor.
+/// Even that breaks the schema: a defect of this executor.
 pub fn event(
+    dispatch: &Event,
+    dispatched: &StepDispatched,
+    outcome: &Outcome,
+) -> Result<NewEvent, SchemaViolation> {
+    let failure = match fitted(dispatch, dispatched, outcome) {
+        Ok(event) if fits(&event) => return Ok(event),
+        Ok(_) => Failure::new(
+            ErrorCode::OutputLimit,
+            "the verdicts are too large for the log; use fewer or shorter criteria",
+        ),
+        Err(violation) => Failure::new(
+            ErrorCode::InternalError,
+            format!("the result could not be put on record: {violation}"),
+        ),
+    };
+    with_output(dispatch, dispatched, &Outcome::refused(failure), None)
+}
+
+fn fits(event: &NewEvent) -> bool {
+    event.body().len() + HEADER_BYTES <= MAX_MESSAGE_BYTES
+}
+
+/// JSON may need six bytes for one; what is too much for a message is taken off the excerpts, which then say so.
+fn fitted(
     dispatch: &Event,
     dispatched: &StepDispatched,
     outcome: &Outcome,
@@ -50,15 +75,11 @@ pub fn event(
     });
     loop {
         let event = with_output(dispatch, dispatched, outcome, output.clone())?;
-        // JSON may need six bytes for one; what is too much is taken off the excerpts, which say so.
-        match &mut output {
-            Some(output) if event.body().len() + HEADER_BYTES > MAX_MESSAGE_BYTES => {
-                let shortened = shorten(&mut output.stdout) | shorten(&mut output.stderr);
-                if !shortened {
-                    return Ok(event);
-                }
-            }
-            _ => return Ok(event),
+        let is_shorter = output
+            .as_mut()
+            .is_some_and(|output| shorten(&mut output.stdout) | shorten(&mut output.stderr));
+        if fits(&event) || !is_shorter {
+            return Ok(event);
         }
     }
 }
@@ -230,7 +251,13 @@ fn clip(text: &str, characters: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::HeaderMap;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::criterion::{Criterion, Evidence, Facts, Target};
+    use crate::workspace::WorkspacePath;
 
     fn captured(output: &[u8]) -> Captured {
         let head = output[..output.len().min(HEAD_BYTES)].to_vec();
@@ -311,6 +338,80 @@ mod tests {
         );
         while shorten(&mut stream) {}
         assert!(stream.head.is_empty() && stream.tail.is_empty());
+    }
+
+    #[test]
+    fn a_result_that_is_too_large_becomes_a_failure() {
+        let criterion = json!({"kind": "equals", "text": "\u{1}".repeat(4000)});
+        let verdict = Criterion::deserialize(&criterion).unwrap().check(&Nothing);
+        let mut outcome = Outcome::refused(Failure::new(ErrorCode::StepFailed, "not met"));
+        outcome.verdicts = vec![verdict; 12];
+        let body = recorded(&outcome);
+        assert_eq!(
+            (&body["code"], &body["checks"]),
+            (&json!("OUTPUT_LIMIT"), &Value::Null),
+            "{body}"
+        );
+        outcome.verdicts.truncate(2);
+        assert_eq!(recorded(&outcome)["checks"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn excerpts_give_way_before_the_verdicts_do() {
+        let mut outcome = Outcome::refused(Failure::new(ErrorCode::StepFailed, "not met"));
+        let flood = captured(&b"\x01".repeat(100_000));
+        outcome.output = Some((flood.clone(), flood));
+        let body = recorded(&outcome);
+        let head = body["output"]["stdout"]["head"].as_str().unwrap();
+        assert!(
+            !head.is_empty() && head.len() < HEAD_BYTES,
+            "{} characters",
+            head.len()
+        );
+        assert_eq!(body["output"]["stdout"]["bytes"], 100_000);
+    }
+
+    struct Nothing;
+
+    impl Facts for Nothing {
+        fn evidence(&self, _: &Target) -> Result<Evidence, String> {
+            Ok(Evidence::Whole(Vec::new()))
+        }
+
+        fn exit_code(&self) -> Option<u8> {
+            None
+        }
+
+        fn exists(&self, _: &WorkspacePath) -> bool {
+            false
+        }
+    }
+
+    /// The payload that the outcome becomes in answer to the schema's own example of a dispatch.
+    fn recorded(outcome: &Outcome) -> Value {
+        let schema = include_str!("../../../events/schemas/step.dispatched/v1.json");
+        let schema: Value = serde_json::from_str(schema).unwrap();
+        let payload = schema["examples"][0].to_string();
+        let task = uuid::Uuid::nil();
+        let headers: HeaderMap = [
+            ("ce-id", task.to_string()),
+            ("ce-subject", task.to_string()),
+            ("ce-type", "octollm.step.dispatched.v1".to_owned()),
+            ("ce-source", "/octollm/orchestrator".to_owned()),
+            ("ce-time", "2026-11-22T12:00:00.000Z".to_owned()),
+            ("ce-causationid", task.to_string()),
+            ("ce-taskversion", "2".to_owned()),
+            ("ce-prevhash", "0".repeat(64)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect();
+        let subject = format!("step.dispatched.{task}");
+        let stored_at = time::OffsetDateTime::UNIX_EPOCH;
+        let dispatch = Event::parse(&subject, &headers, payload.into(), 2, stored_at).unwrap();
+        let answer = event(&dispatch, &dispatch.decode().unwrap(), outcome).unwrap();
+        assert!(answer.body().len() < MAX_MESSAGE_BYTES);
+        serde_json::from_slice(answer.body()).unwrap()
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl Running {
         self.lock().attempts.remove(attempt);
     }
 
-    /// Cancels what the event settles; gives the number of attempts.
-    pub fn observe(&self, event: &Event) -> usize {
+    /// Cancels what the event settles.
+    pub fn observe(&self, event: &Event) {
         let mut state = self.lock();
         let about_step = event.kind == "step.failed";
         if !about_step {
@@ -61,12 +61,11 @@ impl Running {
             }
             state.cancelled.push_back(event.task_id);
         }
-        let hit = state.attempts.iter().filter(|(attempt, token)| {
-            attempt.task_id == event.task_id
-                && (!about_step || settles(event, attempt))
-                && !token.is_cancelled()
-        });
-        hit.inspect(|(_, token)| token.cancel()).count()
+        for (attempt, token) in &state.attempts {
+            if attempt.task_id == event.task_id && (!about_step || settles(event, attempt)) {
+                token.cancel();
+            }
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

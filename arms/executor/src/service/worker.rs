@@ -144,11 +144,7 @@ impl Worker {
 
     /// Takes note of an event that may end attempts which run here.
     pub fn observe(&self, event: &Event) {
-        let hit = self.running.observe(event);
-        if hit > 0 {
-            self.metrics.cancels.inc_by(hit as u64);
-            tracing::info!(task_id = %event.task_id, kind = event.kind, steps = hit, "steps are cancelled");
-        }
+        self.running.observe(event);
     }
 
     /// Handles one delivery and answers it; the answer follows the record.
@@ -257,8 +253,10 @@ impl Worker {
         if self.abandon.is_cancelled() && code == Some(ErrorCode::Cancelled) {
             return Err(Trouble::Stopping);
         }
-        if code == Some(ErrorCode::SandboxUnavailable) {
-            self.watch.doubt().await;
+        match code {
+            Some(ErrorCode::Cancelled) => self.metrics.cancels.inc(),
+            Some(ErrorCode::SandboxUnavailable) => self.watch.doubt().await,
+            _ => {}
         }
         self.count(&outcome);
         let event = report::event(dispatch, dispatched, &outcome)?;

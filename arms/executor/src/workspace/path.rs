@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Characters of a path, at most.
 const MAX_CHARACTERS: usize = 1024;
 
-/// A path relative to the workspace: not empty, no leading slash, no empty, `.` or `..` component, no NUL.
+/// A path relative to the workspace: not empty, no leading slash, no empty, `.` or `..` component, no control
+/// characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WorkspacePath(String);
@@ -52,8 +53,8 @@ impl TryFrom<String> for WorkspacePath {
             "is empty"
         } else if text.chars().count() > MAX_CHARACTERS {
             "is longer than 1024 characters"
-        } else if text.contains('\0') {
-            "has a NUL byte"
+        } else if text.bytes().any(|byte| byte.is_ascii_control()) {
+            "has a control character"
         } else if text.starts_with('/') {
             "is absolute; it must be relative to the workspace"
         } else if text
@@ -142,7 +143,8 @@ mod tests {
             assert!(WorkspacePath::try_from(good.to_owned()).is_ok(), "{good:?}");
         }
         for bad in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "./a", "a/..", "a/./b", "../a", "a\0b",
+            "", "/", "/a", "a/", "a//b", ".", "..", "./a", "a/..", "a/./b", "../a", "a\0b", "a\nb",
+            "\x7f",
         ] {
             assert!(WorkspacePath::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
