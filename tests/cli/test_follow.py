@@ -4,15 +4,21 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 from typer.testing import Result
 
 from octollm.cli.failure import Exit
+from octollm.cli.task_view import TaskView
+from octollm.cli.terminal import Terminal
+from octollm.cli.watching import follow_task
 from octollm.events import bus
 from octollm.events.carrier import ErrorCode, StepDispatched, StepExecuted, TaskCompleted, TaskPlanned, TaskReceived
+from octollm.events.config import NatsSettings
 from octollm.events.envelope import NewEvent, Position
 from octollm.events.log import Log
 from octollm.events.payload import Payload
@@ -133,6 +139,22 @@ async def test_a_failed_step_is_told_with_what_to_do(follow: Run, writer: Writer
     assert "✗ Echo the text" in result.stdout
     assert "TIMEOUT  the step ran longer than 1000 ms" in result.stdout
     assert "→ Raise the limit" in result.stdout
+
+
+async def test_on_a_terminal_the_plan_is_redrawn(nats_url: str, writer: Writer) -> None:
+    terminal, screen = Terminal(False), StringIO()
+    terminal.out = Console(file=screen, force_terminal=True, width=120)
+    view = TaskView(writer.task_id)
+    await writer.add(RECEIVED, PLANNED, DISPATCHED)
+    watching = asyncio.create_task(follow_task(terminal, NatsSettings(url=nats_url), view, 30))
+    async with asyncio.timeout(30):
+        while "●" not in screen.getvalue():
+            await asyncio.sleep(0.01)
+    await writer.add(EXECUTED, COMPLETED)
+    assert await watching == Exit.DONE
+    drawn = screen.getvalue()
+    assert drawn.index("● ") < drawn.index("✓ ") < drawn.index("completed")
+    assert "task.received" not in drawn
 
 
 async def test_tail_of_a_task_until_its_end(follow: Run, writer: Writer) -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from octollm.cli import endpoints
+from octollm.cli import endpoints, stack_runner
 from octollm.cli.failure import Exit, Failure
-from octollm.stack import Stack, StackOptions
+from octollm.cli.terminal import Terminal
+from octollm.stack import Progress, Stack, StackOptions, State
 from tests.cli.conftest import Octo
 
 
@@ -67,6 +70,21 @@ def test_up_tells_why_it_did_not_start(octo: Octo, tmp_path: Path) -> None:
     assert result.exit_code == Exit.INFRASTRUCTURE
     assert "OCTO_REFLEX__PORT" in result.stderr
     assert not (tmp_path / ".octo" / "stack.json").exists()
+
+
+def test_a_terminal_shows_what_starts_until_it_is_ready(tmp_path: Path) -> None:
+    terminal, screen = Terminal(False), StringIO()
+    terminal.out = Console(file=screen, force_terminal=True, width=120)
+    with stack_runner.reporting(terminal, lambda: (None, tmp_path), kept=True) as reported:
+        reported(Progress("nats", State.STARTING, 0.0))
+        reported(Progress("nats", State.READY, 0.25))
+        reported(Progress("stack", State.READY, 0.3))
+        before = screen.getvalue()
+        assert "250 ms" in before
+        reported(Progress("nats", State.STOPPING, 9.0))
+        assert screen.getvalue() == before
+        reported(Progress("nats", State.RESTARTING, 1.0, "was ended by SIGKILL"))
+    assert "was ended by SIGKILL" in screen.getvalue().removeprefix(before)
 
 
 async def test_ps_and_endpoints_come_from_the_state_file(octo: Octo, tmp_path: Path) -> None:

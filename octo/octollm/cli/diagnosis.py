@@ -84,9 +84,10 @@ def _running(directory: Path) -> StackState | None:
 
 def _text(finding: Finding) -> Text:
     mark, style = _MARKS[finding.verdict]
-    text = Text(f"{mark} ", style=style)
-    text.append(f"{finding.name:<18}", style="bold default")
-    text.append(printable(finding.detail), style="default")
+    text = Text()
+    text.append(f"{mark} ", style=style)
+    text.append(f"{finding.name:<18}", style="bold")
+    text.append(printable(finding.detail))
     if finding.fix:
         text.append(f"\n    → {printable(finding.fix)}", style="cyan")
     return text

@@ -55,12 +55,11 @@ def line(event: Event) -> "Text":
     from rich.text import Text
 
     at = event.stored_at.astimezone()
-    text = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", style="dim")
-    text.append(f"#{event.seq:<5} ", style="dim")
-    text.append(f"{event.kind:<21} ", style=f"not dim {_STYLES.get(event.kind, 'default')}")
-    text.append(f"{event.task_id[:SHORT_ID]}  ", style="not dim cyan")
-    text.append(shortened(summary(event), SUMMARY_LIMIT), style="not dim default")
-    return text
+    text = Text()
+    text.append(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} #{event.seq:<5} ", style="dim")
+    text.append(f"{event.kind:<21} ", style=_STYLES.get(event.kind, ""))
+    text.append(f"{event.task_id[:SHORT_ID]}  ", style="cyan")
+    return text.append(shortened(summary(event), SUMMARY_LIMIT))
 
 
 def summary(event: Event) -> str:

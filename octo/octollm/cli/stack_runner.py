@@ -49,7 +49,7 @@ def foreground(terminal: Terminal, data_dir: Path, *, ephemeral: bool, ports: Po
         return stack_state.read(stack.data_dir), stack.data_dir
 
     given = endpoints.given_servers()
-    with _reporting(terminal, describe, kept=not ephemeral) as reported, failures():
+    with reporting(terminal, describe, kept=not ephemeral) as reported, failures():
         options = StackOptions(
             data_dir=data_dir,
             ephemeral=ephemeral,
@@ -80,7 +80,7 @@ def detached(terminal: Terminal, data_dir: Path, *, ephemeral: bool, ports: Port
             command, stdin=subprocess.DEVNULL, stdout=written, stderr=written, start_new_session=True
         )
     with (
-        _reporting(terminal, lambda: (stack_state.read(data_dir), data_dir), kept=True) as reported,
+        reporting(terminal, lambda: (stack_state.read(data_dir), data_dir), kept=True) as reported,
         log.open("rb") as file,
     ):
         file.seek(begin)
@@ -117,7 +117,7 @@ def down(terminal: Terminal, data_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reporting(
+def reporting(
     terminal: Terminal, describe: Callable[[], tuple[StackState | None, Path]], *, kept: bool
 ) -> Iterator[Callable[[Progress], None]]:
     """Gives what takes reports: redrawn until everything is ready, line by line afterwards and into a pipe."""

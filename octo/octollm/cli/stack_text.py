@@ -40,8 +40,9 @@ class Starting:
 def report(progress: Progress) -> Text:
     """One program's state and how long it took."""
     mark, style = _MARKS[progress.state]
-    text = Text(f"  {mark} ", style=style)
-    text.append(f"{progress.name:<13}", style="default")
+    text = Text()
+    text.append(f"  {mark} ", style=style)
+    text.append(f"{progress.name:<13}")
     text.append(f"{progress.state.value:<11}", style="dim")
     text.append(f"{duration(progress.seconds * 1000):>9}", style="dim")
     if progress.detail:
@@ -51,13 +52,13 @@ def report(progress: Progress) -> Text:
 
 def ready(state: StackState, data_dir: str, seconds: float, *, kept: bool) -> Text:
     """Where everything answers, and what to do next."""
-    text = Text(f"ready after {duration(seconds * 1000)}", style="bold green")
-    text.append(f"  data in {data_dir} ({'kept' if kept else 'forgotten at the end'})\n", style="default not bold")
+    text = Text()
+    text.append(f"ready after {duration(seconds * 1000)}", style="bold green")
+    text.append(f"  data in {data_dir} ({'kept' if kept else 'forgotten at the end'})\n")
     for process in state.processes:
-        text.append(f"  {process.name:<13}{process.address}\n", style="default not bold")
-    text.append("  next: ", style="cyan not bold")
-    text.append('octo submit "Echo hello world" --watch', style="bold default")
-    return text
+        text.append(f"  {process.name:<13}{process.address}\n")
+    text.append("  next: ", style="cyan")
+    return text.append('octo submit "Echo hello world" --watch', style="bold")
 
 
 def table(state: StackState) -> Table:

@@ -10,7 +10,7 @@ import msgspec
 from octollm.cli.api import Api
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.task_view import StepState, StepView, TaskView, written
-from octollm.events.carrier import Output, Result
+from octollm.events.carrier import Output, Result, Spent
 
 TASKS = "/api/v1/tasks"
 SEARCHED = 1000
@@ -120,6 +120,13 @@ def view_of(record: dict[str, Any]) -> TaskView:
         cancel_requested=task["cancel_requested_at"] is not None,
         last_seq=task["last_seq"],
     )
+    if view.ended and not view.result and task["duration_ms"] is not None:
+        view.spent = Spent(
+            steps_executed=task["steps"]["done"],
+            total_duration_ms=task["duration_ms"],
+            cost_micro_usd=task["cost_micro_usd"],
+            tokens=task["tokens"],
+        )
     if plan:
         view.provider, view.model = plan["provider"], plan["model"]
         view.steps = {

@@ -44,8 +44,9 @@ def following(view: TaskView, now: datetime | None = None) -> Text:
     text.append(f"{shortened(view.goal or '', 100)}\n")
     for placeholder in view.placeholders:
         text.append(f"  {placeholder} is a literal placeholder: the vault is off\n", style="yellow")
-    for note in view.notes:
-        text.append(f"  {printable(note)}\n", style="red")
+    for code, message in view.plan_failures:
+        if message != view.message:
+            text.append(f"  {code}  {printable(message)}\n", style="red")
     if view.steps:
         by = view.provider or ""
         model = f" ({view.model})" if view.model else ""
@@ -63,11 +64,12 @@ def following(view: TaskView, now: datetime | None = None) -> Text:
 def outcome(view: TaskView) -> Text:
     """How the task ended: status, result and criteria, or code, cause and what to do next."""
     mark, style = _ENDS[view.status]
-    text = Text(f"{mark} {view.status}", style=f"bold {style}")
+    text = Text()
+    text.append(f"{mark} {view.status}", style=f"bold {style}")
     used = view.result or view.spent
     if used:
-        facts_line = f" after {duration(used.total_duration_ms)} · {used.steps_executed} step(s)"
-        text.append(f"{facts_line} · {used.tokens} tokens · {dollars(used.cost_micro_usd)}", style="default not bold")
+        text.append(f" after {duration(used.total_duration_ms)} · {used.steps_executed} step(s)")
+        text.append(f" · {used.tokens} tokens · {dollars(used.cost_micro_usd)}")
     text.append("\n")
     if view.code:
         text.append(f"  {view.code}  ", style=f"bold {style}")
@@ -110,8 +112,9 @@ def _step(step: StepView, numbers: dict[str, int], now: datetime | None) -> Text
 
 def _criterion(criterion: CriterionResult) -> Text:
     mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}[criterion.passed]
-    text = Text(f"  {mark} ", style=style)
-    text.append(f"{shortened(criterion.text, 120)}  ", style="default")
+    text = Text()
+    text.append(f"  {mark} ", style=style)
+    text.append(f"{shortened(criterion.text, 120)}  ")
     return text.append(f"({criterion.how.value})\n", style="dim")
 
 
@@ -122,4 +125,6 @@ class Live:
         self._view = view
 
     def __rich__(self) -> Text:
-        return following(self._view, datetime.now(UTC))
+        text = following(self._view, datetime.now(UTC))
+        text.rstrip()
+        return text

@@ -66,7 +66,7 @@ class TaskView:
     model: str | None = None
     steps: dict[str, StepView] = field(default_factory=dict)
     placeholders: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
+    plan_failures: list[tuple[str, str]] = field(default_factory=list)
     code: str | None = None
     message: str | None = None
     reasons: tuple[tuple[str, str], ...] = ()
@@ -104,7 +104,7 @@ class TaskView:
             case TaskPlanned() as planned:
                 self._plan(planned)
             case PlanFailed() as failed:
-                self.notes.append(f"plan {failed.plan_version}: {failed.code.value}  {failed.message}")
+                self.plan_failures.append((failed.code.value, failed.message))
             case StepDispatched() as dispatched:
                 step = self.steps.get(dispatched.step.id)
                 if step and dispatched.plan_version == self.plan_version:

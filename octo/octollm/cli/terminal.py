@@ -76,12 +76,13 @@ class Terminal:
             return
         from rich.text import Text
 
-        head = Text("✗ ", style="bold red")
+        head = Text()
+        head.append("✗ ", style="bold red")
         if failure.code:
-            head.append(f"{failure.code}  ")
+            head.append(f"{failure.code}  ", style="bold red")
         if failure.task_id and failure.task_id not in failure.message:
             head.append(f"task {failure.task_id}: ", style="bold")
-        head.append(printable(failure.message), style="default not bold")
+        head.append(printable(failure.message))
         self.err.print(head, soft_wrap=True)
         for pointer, message in failure.errors:
             self.err.print(f"  {printable(pointer) or '/'}: {printable(message)}", soft_wrap=True)

@@ -18,13 +18,14 @@ def watch(terminal: Terminal, nats: NatsSettings, task_id: str, patience_s: floa
     """The exit code that says how the task ended; WAITING when it hasn't after `patience_s` seconds. Raises Failure."""
     view = TaskView(task_id)
     try:
-        return asyncio.run(_watch(terminal, nats, view, patience_s))
+        return asyncio.run(follow_task(terminal, nats, view, patience_s))
     except KeyboardInterrupt:
         terminal.note(f"task {task_id} goes on without you: octo watch {task_id}, octo cancel {task_id}")
         return Exit.INTERRUPTED
 
 
-async def _watch(terminal: Terminal, nats: NatsSettings, view: TaskView, patience_s: float | None) -> int:
+async def follow_task(terminal: Terminal, nats: NatsSettings, view: TaskView, patience_s: float | None) -> int:
+    """Tells the task's events until the last one, then how it ended; its exit code. Raises Failure."""
     async with opened(nats) as log:
         try:
             async with asyncio.timeout(patience_s):

@@ -126,14 +126,15 @@ async def _account(number: int, scenario: Scenario, stage: Stage) -> Account:
 
 def _text(account: Account) -> Text:
     passed = account.difference is None
-    text = Text(f"{account.number} ", style="bold")
+    text = Text()
+    text.append(f"{account.number} ", style="bold")
     text.append("✓ " if passed else "✗ ", style="green" if passed else "red")
-    text.append(f"{printable(account.title):<70}", style="bold default")
-    text.append(f"{duration(account.seconds * 1000):>9}\n", style="not bold dim")
+    text.append(f"{printable(account.title):<70}", style="bold")
+    text.append(f"{duration(account.seconds * 1000):>9}\n", style="dim")
     for line in account.said:
-        text.append(f"    {printable(line.rstrip())}\n", style="not bold dim")
+        text.append(f"    {printable(line.rstrip())}\n", style="dim")
     if account.difference is not None:
-        text.append(f"    {printable(account.difference)}\n", style="not bold red")
+        text.append(f"    {printable(account.difference)}\n", style="red")
     return text
 
 
