@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from octollm.events.config import SECTIONS
+from octollm.events.config import SECTIONS, Section, load
+from octollm.orchestrator.settings import OrchestratorSettings
+from octollm.planner.settings import PlannerSettings
+from octollm.projections.settings import ProjectionsSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -50,6 +53,14 @@ def test_variables_follow_the_configuration_scheme(name: str) -> None:
         assert prefix == "OCTO"
         assert section.lower() in SECTIONS
         assert key.isupper()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("orchestrator", OrchestratorSettings), ("planner", PlannerSettings), ("projections", ProjectionsSettings)],
+)
+def test_the_python_services_take_their_variables(name: str, model: type[Section]) -> None:
+    load(name, model, SERVICES[name]["environment"])
 
 
 def test_the_broker_syncs_and_encrypts() -> None:
