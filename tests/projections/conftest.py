@@ -155,6 +155,15 @@ async def serving(
 
 
 @pytest_asyncio.fixture
+async def bare() -> AsyncIterator[Rest]:
+    """The REST view with nothing behind it: for what is answered without a look at the log or the tables."""
+    nowhere = "127.0.0.1:9"
+    running = Running(Progress(), EventStream(NatsSettings(url=f"nats://{nowhere}")))
+    async with serving(running, PostgresSettings(url=SecretStr(f"postgresql://{nowhere}/none"))) as found:
+        yield found
+
+
+@pytest_asyncio.fixture
 async def rest(projector: Running, postgres: PostgresSettings) -> AsyncIterator[Rest]:
     await eventually(lambda: projector.progress.trouble is None)
     async with serving(projector, postgres) as found:

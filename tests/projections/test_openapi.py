@@ -12,8 +12,8 @@ from tests.projections.conftest import Rest
 
 
 @pytest.fixture
-def document(rest: Rest) -> dict[str, Any]:
-    return rest.app.openapi()
+def document(bare: Rest) -> dict[str, Any]:
+    return bare.app.openapi()
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -40,9 +40,9 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
     return found
 
 
-async def test_it_is_served(rest: Rest) -> None:
-    answer = await rest.http.get("/openapi.json")
-    assert answer.json() == rest.app.openapi()
+async def test_it_is_served(bare: Rest) -> None:
+    answer = await bare.http.get("/openapi.json")
+    assert answer.json() == bare.app.openapi()
     assert answer.json()["openapi"].startswith("3.1")
 
 

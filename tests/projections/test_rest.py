@@ -299,8 +299,8 @@ async def test_ids_are_taken_in_any_case(log: Log, rest: Rest) -> None:
         (f"{TASKS}/{uuid.UUID(int=0)}/plan?version=101", "/query/version"),
     ],
 )
-async def test_a_wrong_request_names_the_field_and_not_the_value(rest: Rest, path: str, pointer: str) -> None:
-    found = body(await rest.http.get(path), 422)
+async def test_a_wrong_request_names_the_field_and_not_the_value(bare: Rest, path: str, pointer: str) -> None:
+    found = body(await bare.http.get(path), 422)
     assert found["code"] == "INVALID_REQUEST"
     assert [error["pointer"] for error in found["errors"]] == [pointer]
 
@@ -309,14 +309,14 @@ async def test_a_wrong_request_names_the_field_and_not_the_value(rest: Rest, pat
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("GET", f"{TASKS}/", 404), ("DELETE", TASKS, 405), ("PUT", f"{TASKS}/x", 405)],
 )
-async def test_what_is_not_there_is_a_problem_too(rest: Rest, method: str, path: str, status: int) -> None:
-    answer = await rest.http.request(method, path)
+async def test_what_is_not_there_is_a_problem_too(bare: Rest, method: str, path: str, status: int) -> None:
+    answer = await bare.http.request(method, path)
     body(answer, status)
     assert status != 405 or answer.headers["allow"]
 
 
-async def test_no_foreign_origin_is_let_in(rest: Rest) -> None:
-    answer = await rest.http.get(TASKS, headers={"Origin": "https://elsewhere.example"})
+async def test_no_foreign_origin_is_let_in(bare: Rest) -> None:
+    answer = await bare.http.get(TASKS, headers={"Origin": "https://elsewhere.example"})
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
