@@ -67,9 +67,10 @@ def test_ordinary_paths_are_taken(path: str) -> None:
     schema.validate("task.submit", {"goal": "x", "files": [{"path": path, "type": "dir"}]})
 
 
-def test_what_is_no_json_is_a_violation() -> None:
+@pytest.mark.parametrize("body", [b"\xff{", b"", b"[" * 100_000])
+def test_what_is_no_json_is_a_violation(body: bytes) -> None:
     with pytest.raises(schema.SchemaViolation, match="not JSON"):
-        schema.decode("task.failed", b"\xff{")
+        schema.decode("task.failed", body)
 
 
 def test_carriers_are_immutable_and_refuse_unknown_fields() -> None:

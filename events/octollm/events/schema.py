@@ -94,7 +94,7 @@ def decode(kind: str, body: bytes) -> Payload:
     """The payload, checked against its schema; raises SchemaViolation (also for what is not JSON)."""
     try:
         data = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise SchemaViolation(kind, [("", f"is not JSON: {error}")]) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SchemaViolation(kind, [("", f"is not JSON that can be read: {error}")]) from error
     validate(kind, data)
     return _decoder(kind).decode(body)
