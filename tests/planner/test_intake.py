@@ -299,17 +299,24 @@ async def test_what_is_not_done_at_the_end_is_handed_back_at_once(nats: Client, 
 
 
 async def test_an_orderly_end_finishes_what_was_taken(nats: Client, task_id: str) -> None:
-    planning, begun, stopping = Interrupted(), asyncio.Event(), asyncio.Event()
+    planning, begun, finish, stopping = Interrupted(), asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def until_asked_to_stop() -> None:
+    async def until_told() -> None:
         begun.set()
-        await stopping.wait()
+        await finish.wait()
 
-    planning.meanwhile[task_id] = until_asked_to_stop
+    async def nobody_asks() -> bool:
+        return not (await nats.jetstream().consumer_info("EVENTS", "planner")).num_waiting
+
+    planning.meanwhile[task_id] = until_told
     serving = asyncio.create_task(Intake(nats, Log(nats, "planner"), planning, 8).run(stopping))
     task = await submit(nats, received(), task_id)
     await asyncio.wait_for(begun.wait(), DEADLINE_S)
     stopping.set()
+    await until(nobody_asks, "nothing more is taken")
+    done, _ = await asyncio.wait({serving}, timeout=0.2)
+    assert not done, "what was taken is waited for"
+    finish.set()
     await asyncio.wait_for(serving, DEADLINE_S)
     assert len(await Log(nats, "test").read(task.task_id)) == 2
 

@@ -56,10 +56,9 @@ class Intake:
         Cancelled before that, it hands what is not done back to the broker at once.
         """
         taking = asyncio.create_task(self._take())
+        asked = asyncio.create_task(stopping.wait())
         try:
-            asked = asyncio.create_task(stopping.wait())
             await asyncio.wait({taking, asked}, return_when=asyncio.FIRST_COMPLETED)
-            asked.cancel()
             await self._consumer.close()
             await taking
             while self._handling:
@@ -69,6 +68,8 @@ class Intake:
                 task.cancel()
             await asyncio.gather(taking, *self._handling, return_exceptions=True)
             raise
+        finally:
+            asked.cancel()
 
     async def _take(self) -> None:
         async for delivery in self._consumer:
