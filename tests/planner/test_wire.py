@@ -116,6 +116,14 @@ def test_what_is_reserved_and_used_stays_within_the_budget() -> None:
     assert ledger.usage == TokenUsage(input_tokens=1_001, output_tokens=2_000)
 
 
+def test_a_call_that_cost_more_than_the_budget_is_booked_and_told() -> None:
+    budget = Budget(max_tokens=3_000, max_cost_usd=0.0001, max_time_seconds=60, max_retries=0)
+    ledger = Ledger(budget, Price(input_micro_usd_per_million=150_000, output_micro_usd_per_million=600_000))
+    with pytest.raises(BudgetExceeded, match="600 micro-USD are used; the budget is 0.0001 USD"):
+        ledger.settle(TokenUsage(input_tokens=0, output_tokens=1_000))
+    assert ledger.cost_micro_usd == 600
+
+
 def test_an_estimate_is_rather_too_high() -> None:
     assert estimate("") == 0
     assert estimate("four") == 2
