@@ -3,21 +3,24 @@
 //! Every message is answered for exactly once it has led to something that stays: an event, or a count where no event
 //! may be written. While a dependency is down nothing is fetched and nothing is given up.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use octollm_events::carrier::{ErrorCode, SourceChannel};
 use octollm_events::{Bus, Consumer, Delivery};
 use serde_json::Value;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::contract::{self, Violations};
 use crate::metrics::Metrics;
-use crate::reception::{Origin, Receipt, Reception, Refusal};
+use crate::outcome::{Origin, Receipt, Refusal};
+use crate::reception::Reception;
 
 const STREAM: &str = "COMMANDS";
 const CONSUMER: &str = "reflex";
@@ -54,6 +57,15 @@ enum Answer {
     Ack,
     Nak(Duration),
     Term,
+}
+
+/// A message that can't become a task.
+struct Unfit {
+    task_id: Uuid,
+    code: ErrorCode,
+    violations: Violations,
+    /// The submission, where it is JSON.
+    document: Option<Value>,
 }
 
 impl Intake {
@@ -108,15 +120,11 @@ impl Intake {
             let Some(delivery) = consumer.next().await else {
                 break;
             };
-            while let Some(ended) = handlers.try_join_next() {
-                report(&ended);
-            }
+            while handlers.try_join_next().is_some() {}
             handlers.spawn(Arc::clone(&self).handle(delivery, stop.clone(), permit));
         }
         let drained = timeout(DRAIN, async {
-            while let Some(ended) = handlers.join_next().await {
-                report(&ended);
-            }
+            while handlers.join_next().await.is_some() {}
         });
         if drained.await.is_err() {
             tracing::warn!(
@@ -136,7 +144,11 @@ impl Intake {
         if delivery.delivered() > 1 {
             self.metrics.redeliveries.inc();
         }
-        let answer = self.answer(&delivery, &stop).await;
+        let answer = AssertUnwindSafe(self.answer(&delivery, &stop)).catch_unwind();
+        let answer = answer.await.unwrap_or_else(|_| {
+            self.count("error");
+            failed(&delivery, "a defect of this service")
+        });
         let (name, answered) = match answer {
             Answer::Ack => ("ack", delivery.ack().await),
             Answer::Nak(delay) => ("nak", delivery.nak(delay).await),
@@ -152,159 +164,128 @@ impl Intake {
 
     /// Works on a message until it has led to something, however long a dependency is down.
     async fn answer(&self, delivery: &Delivery, stop: &CancellationToken) -> Answer {
-        loop {
-            let (task_id, refusal) = match self.attempt(delivery).await {
-                Ok(receipt) => {
-                    self.resume();
-                    let outcome = if receipt.repeated {
-                        "repeated"
-                    } else {
-                        "received"
-                    };
-                    self.count(outcome);
-                    let Receipt {
-                        task_id,
-                        seq,
-                        repeated,
-                    } = receipt;
-                    tracing::info!(%task_id, seq, repeated, channel = "bus", "task received");
-                    return Answer::Ack;
-                }
-                Err(refused) => refused,
-            };
-            self.count(refusal.outcome());
-            match refusal {
-                Refusal::Unavailable { reason, .. } => {
-                    self.halt(reason);
-                    tokio::select! {
-                        () = stop.cancelled() => return Answer::Nak(Duration::ZERO),
-                        () = tokio::time::sleep(PAUSE) => {}
-                    }
-                    // Lost with the connection it is delivered again, which does no harm.
-                    let _ = delivery.progress().await;
-                }
-                Refusal::Internal { reason, .. } => {
-                    self.resume();
-                    let delivered = delivery.delivered();
-                    tracing::error!(task_id = ?task_id, message = delivery.seq(), delivered, reason, "submission failed");
-                    if delivered >= MAX_DELIVERIES {
-                        return Answer::Term;
-                    }
-                    return Answer::Nak(PAUSE * 2_u32.pow(u32::try_from(delivered).unwrap_or(0)));
-                }
-                other => {
-                    self.resume();
-                    let outcome = other.outcome();
-                    tracing::info!(task_id = ?task_id, message = delivery.seq(), outcome, channel = "bus", "submission refused");
-                    return Answer::Ack;
-                }
-            }
-        }
-    }
-
-    /// One attempt; a refusal comes with the task's id where one could be made.
-    async fn attempt(&self, delivery: &Delivery) -> Result<Receipt, (Option<Uuid>, Refusal)> {
-        let derived = self.derived_id(delivery).await.map_err(|reason| {
-            (
-                None,
-                Refusal::Unavailable {
-                    task_id: Uuid::nil(),
-                    reason,
-                },
-            )
-        })?;
-        let body = delivery.body();
         let origin = Origin {
             channel: SourceChannel::Bus,
             principal: PRINCIPAL,
             traceparent: traceparent(delivery),
         };
-        if body.len() > self.max_body_bytes {
-            let violations =
-                Violations::one("", format!("must be at most {} bytes", self.max_body_bytes));
-            return self
-                .reject(
-                    derived,
-                    ErrorCode::PayloadTooLarge,
-                    &violations,
-                    None,
-                    &origin,
-                )
-                .await;
-        }
-        let document = match contract::parse(body) {
-            Ok(document) => document,
-            Err(violations) => {
-                return self
-                    .reject(
-                        derived,
-                        ErrorCode::InvalidRequest,
-                        &violations,
-                        None,
-                        &origin,
-                    )
-                    .await;
+        loop {
+            let reason = match self.attempt(delivery, &origin).await {
+                Ok(Err(Refusal::Unavailable { reason, .. })) | Err(reason) => reason,
+                Ok(outcome) => {
+                    self.resume();
+                    return self.settle(delivery, outcome);
+                }
+            };
+            self.count("unavailable");
+            self.halt(reason);
+            tokio::select! {
+                () = stop.cancelled() => return Answer::Nak(Duration::ZERO),
+                () = tokio::time::sleep(PAUSE) => {}
             }
-        };
-        let task_id = contract::task_id(&document).unwrap_or(derived);
-        let submission = match contract::read(&document) {
-            Ok(submission) => submission,
-            Err(violations) => {
-                return self
-                    .reject(
-                        task_id,
-                        ErrorCode::InvalidRequest,
-                        &violations,
-                        Some(&document),
-                        &origin,
-                    )
-                    .await;
-            }
-        };
-        match self
-            .reception
-            .submit(task_id, submission, body.len(), &origin)
-            .await
-        {
-            Ok(receipt) => Ok(receipt),
-            Err(Refusal::Invalid(violations)) => {
-                self.reject(
-                    task_id,
-                    ErrorCode::InvalidRequest,
-                    &violations,
-                    Some(&document),
-                    &origin,
-                )
-                .await
-            }
-            Err(Refusal::TooLarge { message, .. }) => {
-                let violations = Violations::one("", message);
-                self.reject(
-                    task_id,
-                    ErrorCode::PayloadTooLarge,
-                    &violations,
-                    Some(&document),
-                    &origin,
-                )
-                .await
-            }
-            Err(refusal) => Err((Some(task_id), refusal)),
+            // Where this is lost, the message is delivered twice, which does no harm.
+            let _ = delivery.progress().await;
         }
     }
 
-    async fn reject(
+    /// One attempt. The error is a dependency that does not answer before there is an id.
+    async fn attempt(
         &self,
-        task_id: Uuid,
-        code: ErrorCode,
-        violations: &Violations,
-        document: Option<&Value>,
+        delivery: &Delivery,
         origin: &Origin,
-    ) -> Result<Receipt, (Option<Uuid>, Refusal)> {
-        let rejected = self
+    ) -> Result<Result<Receipt, Refusal>, String> {
+        let derived = self.derived_id(delivery).await?;
+        Ok(match self.submit(delivery.body(), derived, origin).await {
+            Ok(outcome) => outcome,
+            Err(Unfit {
+                task_id,
+                code,
+                violations,
+                document,
+            }) => {
+                self.reception
+                    .reject(task_id, code, &violations, document.as_ref(), origin)
+                    .await
+            }
+        })
+    }
+
+    /// Submits what keeps the contract; the rest is to be put on record as rejected.
+    async fn submit(
+        &self,
+        body: &[u8],
+        derived: Uuid,
+        origin: &Origin,
+    ) -> Result<Result<Receipt, Refusal>, Unfit> {
+        let invalid = |task_id, violations, document| Unfit {
+            task_id,
+            code: ErrorCode::InvalidRequest,
+            violations,
+            document,
+        };
+        let too_large = |task_id, message: String, document| Unfit {
+            task_id,
+            code: ErrorCode::PayloadTooLarge,
+            violations: Violations::one("", message),
+            document,
+        };
+        if body.len() > self.max_body_bytes {
+            return Err(too_large(
+                derived,
+                format!("must be at most {} bytes", self.max_body_bytes),
+                None,
+            ));
+        }
+        let document =
+            contract::parse(body).map_err(|violations| invalid(derived, violations, None))?;
+        let task_id = contract::task_id(&document).unwrap_or(derived);
+        let submission = match contract::read(&document) {
+            Ok(submission) => submission,
+            Err(violations) => return Err(invalid(task_id, violations, Some(document))),
+        };
+        match self
             .reception
-            .reject(task_id, code, violations, document, origin)
-            .await;
-        rejected.map_err(|refusal| (Some(task_id), refusal))
+            .submit(task_id, submission, body.len(), origin)
+            .await
+        {
+            Err(Refusal::Invalid(violations)) => Err(invalid(task_id, violations, Some(document))),
+            Err(Refusal::TooLarge { message, .. }) => {
+                Err(too_large(task_id, message, Some(document)))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Counts and logs what a message led to.
+    fn settle(&self, delivery: &Delivery, outcome: Result<Receipt, Refusal>) -> Answer {
+        let message = delivery.seq();
+        match outcome {
+            Ok(Receipt {
+                task_id,
+                seq,
+                repeated,
+            }) => {
+                self.count(if repeated { "repeated" } else { "received" });
+                tracing::info!(%task_id, seq, repeated, message, channel = "bus", "task received");
+                Answer::Ack
+            }
+            Err(refusal) => {
+                let outcome = refusal.outcome();
+                self.count(outcome);
+                if let Refusal::Internal { reason, .. } = &refusal {
+                    return failed(delivery, reason);
+                }
+                let task_id = refusal.task_id().map(|id| id.to_string());
+                tracing::info!(
+                    task_id,
+                    outcome,
+                    message,
+                    channel = "bus",
+                    "submission refused"
+                );
+                Answer::Ack
+            }
+        }
     }
 
     /// The id of a submission that brings none: UUIDv5 of the stream's creation, the message's sequence and its time
@@ -353,6 +334,21 @@ impl Intake {
     }
 }
 
+/// What becomes of a message that failed without a cause outside: some more attempts, then the operator's attention.
+fn failed(delivery: &Delivery, reason: &str) -> Answer {
+    let (message, delivered) = (delivery.seq(), delivery.delivered());
+    tracing::error!(
+        message,
+        delivered,
+        reason,
+        "a submission from the bus failed"
+    );
+    if delivered >= MAX_DELIVERIES {
+        return Answer::Term;
+    }
+    Answer::Nak(PAUSE * 2_u32.pow(u32::try_from(delivered).unwrap_or_default()))
+}
+
 fn derived_id(created: &str, seq: u64, nanoseconds: i128) -> Uuid {
     let namespace = Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"octollm");
     Uuid::new_v5(
@@ -384,13 +380,6 @@ async fn api(bus: &Bus, subject: String) -> Result<Value, String> {
     match answer["error"]["description"].as_str() {
         Some(reason) => Err(reason.to_owned()),
         None => Ok(answer),
-    }
-}
-
-/// A handler that panicked is a defect; its message comes again and is counted.
-fn report(ended: &Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a handler ended in a defect");
     }
 }
 

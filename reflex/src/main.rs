@@ -8,6 +8,7 @@ mod digest;
 mod files;
 mod intake;
 mod metrics;
+mod outcome;
 mod problem;
 mod process;
 mod reception;

@@ -8,7 +8,7 @@ use octollm_events::errors::{PROBLEM_JSON, problem};
 use uuid::Uuid;
 
 use crate::contract::Violations;
-use crate::reception::Refusal;
+use crate::outcome::Refusal;
 
 /// Seconds after which it is worth asking a dependency again.
 const RETRY_AFTER_SECONDS: &str = "1";

@@ -2,7 +2,7 @@
 //! it came by.
 
 use octollm_events::carrier::{
-    ErrorCode, Reason, Source, SourceChannel, TaskReceived, TaskRejected, Verdict, VerdictDecision,
+    ErrorCode, Reason, Source, TaskReceived, TaskRejected, Verdict, VerdictDecision,
 };
 use octollm_events::log::ReadError;
 use octollm_events::{AppendError, Log, NewEvent, Payload, Position};
@@ -14,6 +14,7 @@ use crate::contract::{Submission, Violations};
 use crate::digest::DigestKey;
 use crate::files::Bundle;
 use crate::metrics::Metrics;
+use crate::outcome::{Origin, Receipt, Refusal};
 use crate::verdict::{Screened, screen_submission};
 
 /// Larger submissions are screened off the threads that serve others.
@@ -23,91 +24,6 @@ const INLINE_SCREENING_BYTES: usize = 32 * 1024;
 const MAX_FIELD: usize = 2000;
 const MAX_MESSAGE: usize = 500;
 const MAX_REASONS: usize = 50;
-
-/// Where a submission came from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The way it came.
-    pub channel: SourceChannel,
-    /// Who submitted.
-    pub principal: &'static str,
-    /// W3C trace context as the caller gave it.
-    pub traceparent: Option<String>,
-}
-
-impl Origin {
-    fn source(&self) -> Source {
-        Source {
-            channel: self.channel,
-            principal: self.principal.to_owned(),
-        }
-    }
-}
-
-/// A task is on record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The task.
-    pub task_id: Uuid,
-    /// Stream sequence of its `task.received`.
-    pub seq: u64,
-    /// The same submission was on record before.
-    pub repeated: bool,
-}
-
-/// Why a submission did not become a task.
-#[derive(Clone, Debug)]
-pub enum Refusal {
-    /// It breaks the contract; nothing is on record.
-    Invalid(Violations),
-    /// It is on record as rejected.
-    Rejected {
-        /// The task.
-        task_id: Uuid,
-        /// The event.
-        rejection: Box<TaskRejected>,
-    },
-    /// The task exists with another content; nothing was appended.
-    Conflict {
-        /// The task.
-        task_id: Uuid,
-    },
-    /// Its event would not fit into the log; nothing is on record.
-    TooLarge {
-        /// The task.
-        task_id: Uuid,
-        /// Which size passes which limit.
-        message: String,
-    },
-    /// A dependency does not answer. The outcome is unknown; the same submission under the same id may be repeated.
-    Unavailable {
-        /// The task.
-        task_id: Uuid,
-        /// What does not answer.
-        reason: String,
-    },
-    /// The broker or the record is not as it should be; repeating won't help.
-    Internal {
-        /// The task.
-        task_id: Uuid,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-impl Refusal {
-    /// The outcome's name in metrics and logs.
-    pub const fn outcome(&self) -> &'static str {
-        match self {
-            Self::Invalid(_) => "invalid",
-            Self::Rejected { .. } => "rejected",
-            Self::Conflict { .. } => "conflict",
-            Self::TooLarge { .. } => "too_large",
-            Self::Unavailable { .. } => "unavailable",
-            Self::Internal { .. } => "error",
-        }
-    }
-}
 
 /// The engine that both ways in share.
 pub struct Reception {
@@ -272,13 +188,17 @@ impl Reception {
                 task_id,
                 message: error.to_string(),
             }),
-            Err(error @ (AppendError::Unavailable { .. } | AppendError::Full { .. })) => {
-                Err(Refusal::Unavailable {
-                    task_id,
-                    reason: error.to_string(),
-                })
-            }
-            Err(error) => Err(Refusal::Internal {
+            // A missing permission, a full log, or a broker that is not itself: the submission is not to blame.
+            Err(
+                error @ (AppendError::Unavailable { .. }
+                | AppendError::Full { .. }
+                | AppendError::Forbidden { .. }
+                | AppendError::Refused { .. }),
+            ) => Err(Refusal::Unavailable {
+                task_id,
+                reason: error.to_string(),
+            }),
+            Err(error @ AppendError::TaskEnded { .. }) => Err(Refusal::Internal {
                 task_id,
                 reason: error.to_string(),
             }),

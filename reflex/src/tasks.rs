@@ -10,8 +10,9 @@ use uuid::Uuid;
 use crate::commands::{Commands, SendError};
 use crate::contract::{self, Violations};
 use crate::metrics::Metrics;
+use crate::outcome::Origin;
 use crate::problem;
-use crate::reception::{Origin, Reception};
+use crate::reception::Reception;
 use crate::request::{Body, PRINCIPAL, json_body, traceparent};
 use crate::verdict::screen_note;
 
