@@ -119,7 +119,7 @@ def test_what_is_reserved_and_used_stays_within_the_budget() -> None:
 def test_a_call_that_cost_more_than_the_budget_is_booked_and_told() -> None:
     budget = Budget(max_tokens=3_000, max_cost_usd=0.0001, max_time_seconds=60, max_retries=0)
     ledger = Ledger(budget, Price(input_micro_usd_per_million=150_000, output_micro_usd_per_million=600_000))
-    with pytest.raises(BudgetExceeded, match="600 micro-USD are used; the budget is 0.0001 USD"):
+    with pytest.raises(BudgetExceeded, match="600 micro-USD are used"):
         ledger.settle(TokenUsage(input_tokens=0, output_tokens=1_000))
     assert ledger.cost_micro_usd == 600
 
