@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import msgspec
@@ -160,10 +160,11 @@ async def orchestrator(
     grace: float = 15.0,
     cache_size: int = 100,
     log: Callable[[Client], Log] = lambda client: Log(client, "orchestrator"),
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Runner]:
     """A whole orchestrator on a connection of its own; leaving the block stops it as SIGTERM does."""
     client = await bus.connect(NatsSettings(url=nats_url), "orchestrator")
-    runner = Runner(log(client), Timers(client), grace=timedelta(seconds=grace), cache_size=cache_size)
+    runner = Runner(log(client), Timers(client), grace=timedelta(seconds=grace), cache_size=cache_size, clock=clock)
     stopping = asyncio.Event()
     running = asyncio.create_task(Intake(client, runner).run(stopping))
     try:

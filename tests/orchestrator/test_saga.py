@@ -23,8 +23,8 @@ from octollm.events.carrier import (
 )
 from octollm.events.envelope import Event, event_id
 from octollm.orchestrator.fold import evolve, fold
-from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, next_deadline
-from octollm.orchestrator.state import CUT, Ended, Executing, New, Planning, Unplanned
+from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, in_time, next_deadline
+from octollm.orchestrator.state import CUT, Ended, Executing, New, Open, Planning, Unplanned
 from tests.events.examples import example
 from tests.orchestrator.history import (
     CONTAINS,
@@ -271,6 +271,27 @@ def test_a_dispatch_carries_the_step_and_its_deadline() -> None:
     assert first.step == step("a", wall_ms=1000)
     assert first.deadline == "2026-11-22T12:00:18.001Z"
     assert second.deadline == "2026-11-22T12:01:00.000Z", "never after the task's own"
+
+
+def test_a_late_dispatch_leaves_the_step_its_whole_time() -> None:
+    history = History()
+    history.add(received(seconds=300))
+    history.add(planned(step("a")), 1)
+    state = fold(history.events)
+    assert isinstance(state, Open)
+    (intent,) = decide(state, FOLDED)
+
+    def told(now: float) -> str:
+        late = in_time(state, intent, at(now))
+        assert _id(late) == _id(intent)
+        assert isinstance(late.payload, StepDispatched)
+        return late.payload.deadline
+
+    assert in_time(state, intent, at(16)) is intent
+    assert told(16.5) == "2026-11-22T12:01:01.500Z"
+    assert told(200) == "2026-11-22T12:04:05.000Z"
+    assert told(290) == "2026-11-22T12:05:00.000Z", "never after the task's own"
+    assert told(999) == "2026-11-22T12:05:00.000Z"
 
 
 def test_next_deadline_is_the_earliest() -> None:

@@ -93,6 +93,23 @@ async def test_it_serves_its_probes_and_its_metrics_move() -> None:
             assert (await http.get(f"{url}/ready")).json()["checks"] == {"nats": "ok"}
 
 
+async def test_a_message_that_is_no_event_is_given_up_and_stops_nothing() -> None:
+    async with stack() as running, connection(running) as client, Arms(client) as arms:
+        await client.jetstream().publish(f"step.executed.{uuid.uuid4()}", b"no event")
+        task_id = str(uuid.uuid4())
+        await arms.submit(task_id, Script(LINE))
+        assert len(await until_ended(Log(client, "test"), task_id)) == 9
+
+        async def given_up() -> bool:
+            failures = (await samples(running.url("orchestrator"))).get(
+                "octollm_orchestrator_handler_failures_total", 0
+            )
+            info = await client.jetstream().consumer_info("EVENTS", "saga")
+            return failures == 1 and info.num_ack_pending == 0
+
+        await until(given_up, "it is counted once and not delivered again")
+
+
 async def test_a_kill_at_any_moment_loses_no_task_and_repeats_no_step() -> None:
     async with stack() as running, connection(running) as client, Arms(client) as arms:
         log = Log(client, "test")

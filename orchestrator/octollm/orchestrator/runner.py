@@ -4,8 +4,9 @@ Level-triggered: whatever the occasion, the state is brought up to date as far a
 has nothing more. The expectation of each append guards it: a state that is behind costs a read, never a wrong event.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -14,7 +15,7 @@ from octollm.events.log import Conflict, Log
 from octollm.orchestrator import metrics
 from octollm.orchestrator.cache import Cache, Entry
 from octollm.orchestrator.fold import evolve, fold
-from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, next_deadline
+from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, in_time, next_deadline
 from octollm.orchestrator.state import Ended, Open
 from octollm.orchestrator.timers import Timers
 
@@ -28,13 +29,22 @@ class Stuck(Exception):
 class Runner:
     """The saga of every task. Each method returns when all that follows is on record, and raises when it is not yet.
 
-    grace: what a silent arm gets. cache_size: open tasks kept in memory.
+    grace: what a silent arm gets. cache_size: open tasks kept in memory. clock: only for what arms are told.
     """
 
-    def __init__(self, log: Log, timers: Timers, *, grace: timedelta, cache_size: int) -> None:
+    def __init__(
+        self,
+        log: Log,
+        timers: Timers,
+        *,
+        grace: timedelta,
+        cache_size: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._log = log
         self._timers = timers
         self._grace = grace
+        self._clock = clock
         self._cache = Cache(cache_size)
 
     async def event(self, event: Event) -> None:
@@ -112,7 +122,9 @@ class Runner:
         self._cache.put(task_id, entry)
 
     async def _append(self, task_id: str, entry: Entry, intent: Intent, trigger: Trigger) -> None:
+        assert isinstance(entry.state, Open)
         expected = entry.state.position
+        intent = in_time(entry.state, intent, self._clock(), grace=self._grace)
         try:
             appended = await self._log.append(task_id, intent, expected)
         except Conflict:
@@ -122,7 +134,6 @@ class Runner:
                 raise Stuck(f"task {task_id}: {intent.kind} conflicts after sequence {expected.seq}") from None
             return
         # The ack has no time. This is the latest one known to be no later than the event's own.
-        assert isinstance(entry.state, Open)
         known = max(entry.state.at, trigger.at) if isinstance(trigger, TimerFired) else entry.state.at
         entry.state = evolve(entry.state, replace(appended, stored_at=known))
         metrics.INTENTS_APPENDED.labels(intent.kind).inc()

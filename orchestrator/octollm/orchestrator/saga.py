@@ -8,14 +8,15 @@ a step that failed in time → failed with its code; the time budget used up →
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from octollm.events.carrier import (
     ErrorCode,
     Purpose,
+    Step,
     StepDispatched,
     StepFailed,
     TaskCancelled,
@@ -145,15 +146,33 @@ def _ready(state: Executing, grace: timedelta) -> Iterator[Intent]:
             continue
         # The event that made it ready: the last of its dependencies, or the plan.
         last = max(executed, key=lambda step: step.version, default=state.plan)
-        limit = last.at + timedelta(milliseconds=planned.limits.wall_ms) + grace
         dispatch = StepDispatched(
             plan_version=state.plan.version,
             attempt=1,
             purpose=Purpose.run,
             step=planned,
-            deadline=_rfc3339(min(up_to_ms(limit), state.contract.deadline)),
+            deadline=_deadline(state, planned, last.at, grace),
         )
         yield _intent(state, dispatch, last.event_id, f"{state.plan.version}/{planned.id}/1")
+
+
+def _deadline(state: Open, step: Step, since: datetime, grace: timedelta) -> str:
+    limit = up_to_ms(since + timedelta(milliseconds=step.limits.wall_ms) + grace)
+    return rfc3339(min(limit, state.contract.deadline))
+
+
+def in_time(state: Open, intent: Intent, now: datetime, *, grace: timedelta = GRACE) -> Intent:
+    """The intent; a dispatch that comes late, as no orchestrator ran, with a deadline that leaves the step its time.
+
+    `now` is any clock's: it moves what an arm is told, never what the saga decides.
+    """
+    dispatch = intent.payload
+    if not isinstance(dispatch, StepDispatched):
+        return intent
+    at_least = rfc3339(min(now + timedelta(milliseconds=dispatch.step.limits.wall_ms), state.contract.deadline))
+    if dispatch.deadline >= at_least:
+        return intent
+    return replace(intent, payload=structs.replace(dispatch, deadline=_deadline(state, dispatch.step, now, grace)))
 
 
 def _give_up(state: Executing, place: int, step: Running, now: datetime) -> Intent:
@@ -219,5 +238,6 @@ def _intent(state: Open, payload: Payload, causation_id: str, key: str = "") -> 
     return NewEvent(payload=payload, causation_id=causation_id, key=key, traceparent=state.contract.traceparent)
 
 
-def _rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime) -> str:
+    """In UTC with milliseconds: texts of this form sort as the moments do."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

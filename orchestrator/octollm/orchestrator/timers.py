@@ -1,10 +1,12 @@
 """Deadlines, kept by the broker as message schedules (events/README.md, Time): one per task, replaced in place."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
+
+from octollm.orchestrator.saga import rfc3339
 
 _TIMEOUT_S = 5.0
 
@@ -21,7 +23,7 @@ class Timers:
 
     async def set(self, task_id: str, at: datetime) -> None:
         """The task's deadline is `at` (whole milliseconds) from now on; one in the past fires at once."""
-        moment = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        moment = rfc3339(at)
         headers = {"Nats-Schedule": f"@at {moment}", "Nats-Schedule-Target": f"timer.fired.{task_id}"}
         try:
             ack = await self._client.request(f"timer.set.{task_id}.deadline", b"", timeout=_TIMEOUT_S, headers=headers)
