@@ -1,5 +1,6 @@
 //! The initial workspace of a task, from the artifact that its first event names.
 
+use async_nats::jetstream::object_store::GetErrorKind;
 use octollm_events::Bus;
 use octollm_events::carrier::{FilesRef, TaskReceived};
 use octollm_events::log::{Log, ReadError};
@@ -69,7 +70,13 @@ async fn read_artifact(bus: &Bus, files: &FilesRef) -> Result<Vec<u8>, FilesErro
     let object = store
         .get(&files.artifact)
         .await
-        .map_err(|error| unavailable(&error))?;
+        .map_err(|error| match error.kind() {
+            // It is stored before the task's first event, so it will not turn up later.
+            GetErrorKind::NotFound | GetErrorKind::InvalidName => {
+                FilesError::Corrupt(format!("{} is not in the artifact store", files.artifact))
+            }
+            _ => unavailable(&error),
+        })?;
     let mut content = Vec::new();
     object
         .take(files.bytes + 1)

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use octollm_events::carrier::{Effect, ErrorCode, StepDispatched};
 use octollm_events::log::{AppendError, ReadError};
 use octollm_events::{Bus, Consumer, Delivery, Event, Log, NewEvent, Position, SchemaViolation};
@@ -354,11 +355,15 @@ impl Worker {
                 Ok(workspace)
             }
             Err(LayoutError::Root(error)) => return Err(Trouble::Workspace(error)),
-            Err(error @ LayoutError::Invalid(_)) => {
-                Err(Failure::new(ErrorCode::InvalidRequest, error.to_string()))
-            }
-            Err(error @ LayoutError::Entry { .. }) => {
-                Err(Failure::new(ErrorCode::InvalidRequest, error.to_string()))
+            Err(error) => {
+                let code = match &error {
+                    LayoutError::Entry {
+                        errno: Errno::ENOSPC | Errno::EDQUOT,
+                        ..
+                    } => ErrorCode::DiskLimit,
+                    _ => ErrorCode::InvalidRequest,
+                };
+                Err(Failure::new(code, error.to_string()))
             }
         })
     }

@@ -268,11 +268,16 @@ async fn the_initial_files_are_laid_out_once() {
         1.0
     );
 
-    let forged =
-        json!({"artifact": name, "digest": "0".repeat(64), "entries": 2, "bytes": artifact.len()});
-    let mut task = world.task_with(json!({"files": forged})).await;
-    let (_, result) = task.run("look", command(json!([["ls"]])), json!({})).await;
-    assert_eq!(result["code"], "INTERNAL_ERROR", "{result}");
+    let size = artifact.len();
+    for forged in [
+        json!({"artifact": name, "digest": "0".repeat(64), "entries": 2, "bytes": size}),
+        json!({"artifact": name, "digest": digest, "entries": 3, "bytes": size}),
+        json!({"artifact": "sha256-missing", "digest": digest, "entries": 2, "bytes": size}),
+    ] {
+        let mut task = world.task_with(json!({"files": forged})).await;
+        let (_, result) = task.run("look", command(json!([["ls"]])), json!({})).await;
+        assert_eq!(result["code"], "INTERNAL_ERROR", "{result}");
+    }
 }
 
 #[tokio::test]
