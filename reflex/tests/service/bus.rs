@@ -209,6 +209,22 @@ async fn shorten_ack_wait(stand: &Stand) {
 }
 
 #[tokio::test]
+async fn a_submission_whose_event_would_be_too_large_is_rejected() {
+    let stand = Stand::start().await;
+    let id = Uuid::new_v4();
+    let criterion = json!({ "kind": "equals", "text": "\u{1}".repeat(4000) });
+    let document = json!({ "task_id": id, "goal": "\u{1}x".repeat(5000), "acceptance_criteria": vec![criterion; 10] });
+    publish(&stand, document.to_string()).await;
+    let rejection = rejected(&stand.events(id).await[0]);
+    assert_eq!(rejection.code, ErrorCode::PayloadTooLarge);
+    assert!(
+        rejection.reasons[0].message.contains("262144"),
+        "{rejection:?}"
+    );
+    stand.until_taken().await;
+}
+
+#[tokio::test]
 async fn a_crash_neither_loses_nor_doubles_a_submission() {
     let mut stand = Stand::start().await;
     shorten_ack_wait(&stand).await;
