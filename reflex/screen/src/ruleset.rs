@@ -1,7 +1,6 @@
 //! Rule sets: versioned data files, checked against their own examples when they are loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -178,56 +177,48 @@ impl Ruleset {
     }
 
     fn check_examples(&self) -> Result<(), RulesetError> {
-        let mut wrong = String::new();
+        let wrong = |rule: &str, message: String| RulesetError::Rule {
+            rule: rule.to_owned(),
+            message,
+        };
         for rule in &self.pii {
+            let source = &rule.source;
             let finds = |text: &str| rule.find(View::of(text, self).text()).next().is_some();
-            examples(
-                &rule.source.id,
-                &rule.source.positive,
-                &rule.source.negative,
-                finds,
-                &mut wrong,
-            );
+            check(&source.positive, &source.negative, finds)
+                .map_err(|message| wrong(&source.id, message))?;
         }
         for rule in &self.injection {
+            let source = &rule.source;
             let finds = |text: &str| {
                 let (view, _, _) = personal_data(text, View::of(text, self), self);
                 rule.pattern.is_match(view.text())
             };
-            examples(
-                &rule.source.id,
-                &rule.source.positive,
-                &rule.source.negative,
-                finds,
-                &mut wrong,
-            );
+            check(&source.positive, &source.negative, finds)
+                .map_err(|message| wrong(&source.id, message))?;
         }
-        match wrong.split_once(": ") {
-            Some((rule, message)) => Err(RulesetError::Rule {
-                rule: rule.to_owned(),
-                message: message.to_owned(),
-            }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
-/// Notes in `wrong` what a rule gets wrong of its own examples; a rule without examples of both kinds is wrong too.
-fn examples(
-    rule: &str,
+/// Sets a rule against its own examples; without examples of both kinds it can't be trusted.
+fn check(
     positive: &[String],
     negative: &[String],
     finds: impl Fn(&str) -> bool,
-    wrong: &mut String,
-) {
+) -> Result<(), String> {
     if positive.is_empty() || negative.is_empty() {
-        let _ = write!(wrong, "{rule}: has no positive or no negative example; ");
+        return Err("has no positive or no negative example".to_owned());
     }
-    for text in positive.iter().filter(|text| !finds(text)) {
-        let _ = write!(wrong, "{rule}: misses {text:?}; ");
-    }
-    for text in negative.iter().filter(|text| finds(text)) {
-        let _ = write!(wrong, "{rule}: matches {text:?}; ");
+    let missed = positive.iter().filter(|text| !finds(text));
+    let mistaken = negative.iter().filter(|text| finds(text));
+    let wrong: Vec<String> = missed
+        .map(|text| format!("misses {text:?}"))
+        .chain(mistaken.map(|text| format!("matches {text:?}")))
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("; "))
     }
 }
 
