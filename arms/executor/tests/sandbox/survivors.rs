@@ -32,17 +32,14 @@ const DODGES: [(&str, &str); 6] = [
 ];
 
 /// Host processes whose command line holds the marker.
-fn alive(marker: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        if let Ok(command_line) = std::fs::read(entry.path().join("cmdline")) {
-            let command_line = text(&command_line).replace('\0', " ");
-            if command_line.contains(marker) {
-                found.push(command_line);
-            }
-        }
-    }
-    found
+fn pids(marker: &str) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_marked = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|command_line| text(&command_line).contains(marker))
+    };
+    pids.filter(is_marked).collect()
 }
 
 /// A duration that no other test sleeps: tells this test's processes from others'.
@@ -73,7 +70,7 @@ async fn a_time_out_leaves_nobody() {
             "{name} took {:?}",
             started.elapsed()
         );
-        assert_eq!(alive(&marker), Vec::<String>::new(), "{name}");
+        assert_eq!(pids(&marker), Vec::<i32>::new(), "{name}");
         assert!(
             run.usage.duration >= bench.limits.wall && run.usage.cpu > Duration::ZERO,
             "{:?}",
@@ -91,12 +88,12 @@ async fn a_cancel_leaves_nobody() {
         let job = bench.job(&[&["sh", "-c", &script.replace("{marker}", &marker)]]);
         let running = bench.sandbox.run(job, &cancel);
         let cancelling = async {
-            wait_until("nothing was started", || !alive(&marker).is_empty()).await;
+            wait_until("nothing was started", || !pids(&marker).is_empty()).await;
             cancel.cancel();
         };
         let (run, ()) = tokio::join!(running, cancelling);
         assert_eq!(run.unwrap().ending, Ending::Cancelled, "{name}");
-        assert_eq!(alive(&marker), Vec::<String>::new(), "{name}");
+        assert_eq!(pids(&marker), Vec::<i32>::new(), "{name}");
     }
 }
 
@@ -114,7 +111,7 @@ async fn the_end_of_the_pipeline_is_the_end_of_its_children() {
         (Ending::Completed, &[StageExit::Code(3)][..])
     );
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert_eq!(alive(&marker), Vec::<String>::new());
+    assert_eq!(pids(&marker), Vec::<i32>::new());
 }
 
 #[tokio::test]
@@ -128,13 +125,13 @@ async fn a_dropped_run_leaves_nobody() {
         &format!("setsid sleep {marker} & sleep {marker}"),
     ]]);
     let running = bench.sandbox.run(job, &cancel);
-    let seen = wait_until("nothing was started", || alive(&marker).len() >= 2);
+    let seen = wait_until("nothing was started", || pids(&marker).len() >= 2);
     tokio::select! {
         run = running => panic!("ended by itself: {run:?}"),
         () = seen => {}
     }
     wait_until("processes outlived the dropped run", || {
-        alive(&marker).is_empty()
+        pids(&marker).is_empty()
     })
     .await;
 }
@@ -151,43 +148,32 @@ async fn a_killed_launcher_takes_everything_with_it() {
     ]]);
     let running = bench.sandbox.run(job, &cancel);
     let killing = async {
-        wait_until("nothing was started", || alive(&marker).len() >= 2).await;
-        // The launcher is the parent of the sandbox's first process, which is the parent of the sleepers' shell.
-        for pid in launchers(&bench) {
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGKILL,
-            )
-            .unwrap();
-        }
+        wait_until("nothing was started", || pids(&marker).len() >= 2).await;
+        let launcher = nix::unistd::Pid::from_raw(launcher(&marker));
+        nix::sys::signal::kill(launcher, nix::sys::signal::Signal::SIGKILL).unwrap();
     };
     let (run, ()) = tokio::join!(running, killing);
     assert!(matches!(run, Err(SandboxError::Lost(_))), "{run:?}");
     wait_until("processes outlived their launcher", || {
-        alive(&marker).is_empty()
+        pids(&marker).is_empty()
     })
     .await;
 }
 
-/// Launchers of this test's workspace: children of this process with it as their working directory.
-fn launchers(bench: &Bench) -> Vec<i32> {
-    let parent = format!("PPid:\t{}", std::process::id());
-    let is_ours = |process: &std::path::Path| {
-        std::fs::read_to_string(process.join("status"))
-            .is_ok_and(|status| status.lines().any(|line| line == parent))
-            && std::fs::read_to_string(process.join("cmdline"))
-                .is_ok_and(|line| line.contains("sandbox-launcher"))
-            && std::fs::read_link(process.join("cwd"))
-                .is_ok_and(|cwd| cwd == bench.workspace.path())
-    };
-    let processes = std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path());
-    processes
-        .filter(|path| is_ours(path))
-        .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
-        .collect()
+/// The launcher of the marked processes: their ancestor that is a child of this process.
+fn launcher(marker: &str) -> i32 {
+    let mut pid = pids(marker)[0];
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let parent = status
+            .lines()
+            .find_map(|line| line.strip_prefix("PPid:\t"))
+            .unwrap();
+        if parent == std::process::id().to_string() {
+            return pid;
+        }
+        pid = parent.parse().unwrap();
+    }
 }
 
 #[tokio::test]
