@@ -64,9 +64,11 @@ class Intake:
             while self._handling:
                 await asyncio.wait(self._handling)
         except asyncio.CancelledError:
-            for task in (taking, *self._handling):
-                task.cancel()
-            await asyncio.gather(taking, *self._handling, return_exceptions=True)
+            # First the pull: what is handed back must not come to a reader that is about to leave.
+            for tasks in ({taking}, set(self._handling)):
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
             raise
         finally:
             asked.cancel()
