@@ -802,7 +802,7 @@ pub struct Step {
     pub acceptance: Vec<MachineCriterion>,
     pub effect: Effect,
     pub limits: Limits,
-    /// Indices of the task's acceptance criteria that this check step decides, in the order of its criteria.
+    /// Indices of the task's acceptance criteria that this step decides: the k-th by the k-th criterion of its check action, or of its acceptance where it is no check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifies: Option<Vec<u64>>,
 }
