@@ -258,7 +258,7 @@ impl Intake {
 
     /// Counts and logs what a message led to.
     fn settle(&self, delivery: &Delivery, outcome: Result<Receipt, Refusal>) -> Answer {
-        let message = delivery.seq();
+        let command = delivery.seq();
         match outcome {
             Ok(Receipt {
                 task_id,
@@ -266,7 +266,7 @@ impl Intake {
                 repeated,
             }) => {
                 self.count(if repeated { "repeated" } else { "received" });
-                tracing::info!(%task_id, seq, repeated, message, channel = "bus", "task received");
+                tracing::info!(%task_id, seq, repeated, command, channel = "bus", "task received");
                 Answer::Ack
             }
             Err(refusal) => {
@@ -279,7 +279,7 @@ impl Intake {
                 tracing::info!(
                     task_id,
                     outcome,
-                    message,
+                    command,
                     channel = "bus",
                     "submission refused"
                 );
@@ -336,9 +336,9 @@ impl Intake {
 
 /// What becomes of a message that failed without a cause outside: some more attempts, then the operator's attention.
 fn failed(delivery: &Delivery, reason: &str) -> Answer {
-    let (message, delivered) = (delivery.seq(), delivery.delivered());
+    let (command, delivered) = (delivery.seq(), delivery.delivered());
     tracing::error!(
-        message,
+        command,
         delivered,
         reason,
         "a submission from the bus failed"
