@@ -6,7 +6,7 @@ wrote anew from some event on can't be seen.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -66,7 +66,7 @@ class Code(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong with the event at stream sequence `seq`; `version` is what it says, None where that is no number."""
+    """What is wrong with the event at sequence `seq`; `version` is what it says, None where that is no number."""
 
     seq: int
     version: int | None
@@ -126,14 +126,29 @@ _START = Link(seq=0, version=0, prev="", hash=NO_HASH, kind="", stranger=False, 
 
 def verify(messages: Iterable[Message]) -> Report:
     """Checks every task among the messages, which are in the order in which they are stored."""
-    chains: dict[str, Chain] = {}
+    chains = Chains()
     for message in messages:
-        task_id = message.subject.rpartition(".")[2]
-        if (chain := chains.get(task_id)) is None:
-            chain = chains[task_id] = Chain(task_id)
-        chain.take(message)
-    tasks = tuple(chain.report() for chain in chains.values())
+        chains.take(message)
+    tasks = tuple(chains.reports())
     return Report(intact=all(task.intact for task in tasks), events=sum(task.events for task in tasks), tasks=tasks)
+
+
+class Chains:
+    """The chains of all tasks, taken message by message."""
+
+    def __init__(self) -> None:
+        self._chains: dict[str, Chain] = {}
+
+    def take(self, message: Message) -> None:
+        """The next stored message."""
+        task_id = message.subject.rpartition(".")[2]
+        if (chain := self._chains.get(task_id)) is None:
+            chain = self._chains[task_id] = Chain(task_id)
+        chain.take(message)
+
+    def reports(self) -> Iterator[TaskReport]:
+        """What holds so far, task by task in the order of their first messages."""
+        return (chain.report() for chain in self._chains.values())
 
 
 class Chain:

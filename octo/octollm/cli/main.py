@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from octollm.cli import stack_commands, task_commands
+from octollm.cli import proof_commands, stack_commands, task_commands
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.options import JSON_KEY
 from octollm.cli.terminal import Terminal
@@ -45,6 +45,10 @@ TASKS: tuple[Callable[..., None], ...] = (
     task_commands.tail,
     task_commands.cancel,
 )
+PROOF: tuple[Callable[..., None], ...] = (
+    proof_commands.verify,
+    proof_commands.export,
+)
 STACK: tuple[Callable[..., None], ...] = (
     stack_commands.up,
     stack_commands.down,
@@ -53,7 +57,7 @@ STACK: tuple[Callable[..., None], ...] = (
     stack_commands.demo,
     stack_commands.doctor,
 )
-for panel, commands in (("Tasks", TASKS), ("The local stack", STACK)):
+for panel, commands in (("Tasks", TASKS), ("Proof", PROOF), ("The local stack", STACK)):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 
