@@ -62,7 +62,7 @@ class Tasks:
 async def main() -> None:
     print(describe())
     async with Stack(StackOptions(ephemeral=True, ports="free")) as stack:
-        client = await bus.connect(NatsSettings(url=stack.nats_url), "bench")
+        client = await bus.connect(NatsSettings(url=stack.nats_url, nkey_file=stack.nkey_file()), "bench")
         tasks = Tasks(client)
         following = asyncio.create_task(tasks.follow())
         for _ in range(WARM_UP):

@@ -15,7 +15,7 @@ from octollm.stack import Stack, StackOptions
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def nats_url() -> AsyncIterator[str]:
     """A nats-server of this test process with the streams of the contract."""
-    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
+    options = StackOptions(ephemeral=True, ports="free", accounts=False, servers=frozenset({"nats"}), services=())
     async with Stack(options) as stack:
         yield stack.nats_url
 

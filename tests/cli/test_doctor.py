@@ -94,7 +94,13 @@ async def test_a_broker_as_it_should_be(nats_url: str) -> None:
 
 async def test_a_broker_without_streams_and_without_fsync() -> None:
     options = StackOptions(
-        ephemeral=True, ports="free", servers=frozenset({"nats"}), services=(), bootstrap=None, fsync=False
+        ephemeral=True,
+        ports="free",
+        accounts=False,
+        servers=frozenset({"nats"}),
+        services=(),
+        bootstrap=None,
+        fsync=False,
     )
     async with Stack(options) as stack:
         found = await collected(stack_checks.broker(NatsSettings(url=stack.nats_url)))

@@ -71,7 +71,7 @@ async def test_a_message_lost_on_the_way_is_fetched_again(
 
 
 async def test_readers_and_consumers_survive_a_broker_restart() -> None:
-    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
+    options = StackOptions(ephemeral=True, ports="free", accounts=False, servers=frozenset({"nats"}), services=())
     async with Stack(options) as stack:
         client = await bus.connect(NatsSettings(url=stack.nats_url), "test")
         log = Log(client, "test")

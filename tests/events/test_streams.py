@@ -16,7 +16,7 @@ async def test_making_them_twice_changes_nothing(nats: bus.Client) -> None:
 
 
 async def test_a_drifted_setting_is_shown() -> None:
-    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
+    options = StackOptions(ephemeral=True, ports="free", accounts=False, servers=frozenset({"nats"}), services=())
     async with Stack(options) as stack:
         client = await bus.connect(NatsSettings(url=stack.nats_url), "test")
         info = json.loads((await client.request("$JS.API.STREAM.INFO.COMMANDS", b"{}")).data)

@@ -29,7 +29,12 @@ ORCHESTRATOR = tuple(service for service in SERVICES if service.name == "orchest
 async def stack(**environment: str) -> AsyncIterator[Stack]:
     """A broker of the test's own, and the orchestrator as `octo up` runs it."""
     options = StackOptions(
-        ephemeral=True, ports="free", servers=frozenset({"nats"}), services=ORCHESTRATOR, environment=environment
+        ephemeral=True,
+        ports="free",
+        accounts=False,
+        servers=frozenset({"nats"}),
+        services=ORCHESTRATOR,
+        environment=environment,
     )
     async with Stack(options) as running:
         yield running

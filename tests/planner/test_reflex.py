@@ -21,7 +21,9 @@ REFLEX = tuple(service for service in SERVICES if service.name == "reflex")
 @asynccontextmanager
 async def reflex_url() -> AsyncIterator[str]:
     """Reflex as `octo up` runs it."""
-    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats", "valkey"}), services=REFLEX)
+    options = StackOptions(
+        ephemeral=True, ports="free", accounts=False, servers=frozenset({"nats", "valkey"}), services=REFLEX
+    )
     async with Stack(options) as stack:
         yield stack.url("reflex")
 

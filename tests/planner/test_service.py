@@ -36,6 +36,7 @@ async def stack(reflex: HttpStub | None = None, **settings: str) -> AsyncIterato
     options = StackOptions(
         ephemeral=True,
         ports="free",
+        accounts=False,
         servers=frozenset({"nats"}),
         services=(planner,),
         environment=environment | {"OPENAI_API_KEY": "sk-canary-0123456789"},

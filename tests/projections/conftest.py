@@ -56,7 +56,13 @@ class Servers:
 async def running_stack(**options: Any) -> AsyncIterator[tuple[Stack, Servers]]:
     """An ephemeral broker and database."""
     chosen = StackOptions(
-        ephemeral=True, ports="free", fsync=False, servers=frozenset({"nats", "postgres"}), services=(), **options
+        ephemeral=True,
+        ports="free",
+        accounts=False,
+        fsync=False,
+        servers=frozenset({"nats", "postgres"}),
+        services=(),
+        **options,
     )
     async with Stack(chosen) as stack:
         yield stack, Servers(NatsSettings(url=stack.nats_url), stack.postgres_url)

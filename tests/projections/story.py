@@ -23,10 +23,10 @@ from octollm.events.carrier import (
     TaskReceived,
     TaskRejected,
 )
+from octollm.events.direct import Stored
 from octollm.events.envelope import Event, NewEvent, Position, envelope
 from octollm.events.log import Log
 from octollm.events.payload import Payload
-from octollm.events.pull import Pulled
 
 P = TypeVar("P", bound=Payload)
 
@@ -110,23 +110,20 @@ def events(task_id: str, *payloads: Payload, first_seq: int = 1) -> list[Event]:
     return found
 
 
-def message(subject: str, headers: dict[str, str], data: bytes, seq: int) -> Pulled:
+def message(subject: str, headers: dict[str, str], data: bytes, seq: int) -> Stored:
     """A stored message as a reader gets it."""
     stored_at = NOON + timedelta(seconds=seq)
-    return Pulled(
+    return Stored(
         subject=subject,
         headers=headers,
         data=data,
-        reply="",
         seq=seq,
-        consumer_seq=seq,
-        delivered=1,
         pending=0,
         stored_at=stored_at,
     )
 
 
-def messages(*told: Event) -> list[Pulled]:
+def messages(*told: Event) -> list[Stored]:
     return [message(event.subject, dict(event.headers), event.body, event.seq) for event in told]
 
 

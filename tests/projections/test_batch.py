@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from octollm.events.pull import Pulled
+from octollm.events.direct import Stored
 from octollm.projections.batch import project
 from octollm.projections.rows import Status
 from tests.projections import story
@@ -13,11 +13,11 @@ TASK = "3f2b8c1e-5d5b-4c0a-9a58-0d6e3a1f7b21"
 GOOD = story.messages(*story.events(TASK, *story.COMPLETED))
 
 
-def changed(message: Pulled, **changes: object) -> Pulled:
+def changed(message: Stored, **changes: object) -> Stored:
     return dataclasses.replace(message, **changes)  # type: ignore[arg-type]
 
 
-def headed(message: Pulled, **headers: str) -> Pulled:
+def headed(message: Stored, **headers: str) -> Stored:
     return changed(message, headers=message.headers | {f"ce-{name}": value for name, value in headers.items()})
 
 

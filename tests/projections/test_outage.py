@@ -85,7 +85,9 @@ async def test_the_broker_comes_back(log: Log, servers: Servers, postgres: Postg
 @pytest_asyncio.fixture
 async def broker() -> AsyncIterator[Stack]:
     """A broker of the test's own: its log may be replaced."""
-    options = StackOptions(ephemeral=True, ports="free", fsync=False, servers=frozenset({"nats"}), services=())
+    options = StackOptions(
+        ephemeral=True, ports="free", accounts=False, fsync=False, servers=frozenset({"nats"}), services=()
+    )
     async with Stack(options) as stack:
         yield stack
 

@@ -9,8 +9,8 @@ import pytest
 
 from octollm.events import bus
 from octollm.events.config import PostgresSettings
+from octollm.events.direct import Stored
 from octollm.events.log import Log
-from octollm.events.pull import Pulled
 from octollm.projections import tables
 from octollm.projections.database import connect
 from octollm.projections.migration import migrate
@@ -250,7 +250,7 @@ async def test_one_message_at_a_time_gives_the_same_bytes(servers: Servers, log:
     end = await log.last_seq()
     stream = EventStream(servers.nats)
     await stream.connect()
-    delivered: list[Pulled] = []
+    delivered: list[Stored] = []
     async for message in stream.messages(1):
         delivered.append(message)
         if message.seq == end:

@@ -53,6 +53,7 @@ def stack_of() -> MakeStack:
 
     def make(**options: Any) -> Stack:
         chosen = {"ephemeral": "data_dir" not in options, "ports": "free", "services": (), "bootstrap": None}
+        chosen["accounts"] = False
         if "servers" in options:
             options["servers"] = frozenset(options["servers"])
         return Stack(StackOptions(**{**chosen, **options}))

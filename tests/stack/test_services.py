@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from octollm.stack import SERVICES, Missing, StackError, Wiring
+from octollm.stack import SERVICES, Missing, StackError, Wiring, accounts
 from octollm.stack import services as table
 
 CALLER = {
@@ -30,7 +30,8 @@ def wiring(tmp_path: Path) -> Wiring:
 
 def told(name: str, wiring: Wiring) -> dict[str, str]:
     service = next(service for service in SERVICES if service.name == name)
-    program = table.program(service, port=1, wiring=wiring, caller=CALLER, argv=("x",), stack_id="id")
+    key = accounts.key_file(wiring.keys_dir, name)
+    program = table.program(service, port=1, wiring=wiring, nkey_file=key, caller=CALLER, argv=("x",), stack_id="id")
     assert program.name == name
     assert program.address == "http://127.0.0.1:1"
     return {k: v for k, v in program.environment.items() if k.startswith(("OCTO_", "OPENAI_", "AWS_"))}
@@ -39,30 +40,33 @@ def told(name: str, wiring: Wiring) -> dict[str, str]:
 def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     digest_key = wiring.keys_dir / "reflex-digest.key"
     workspaces = wiring.data_dir / "executor" / "workspaces"
-    bus = {"OCTO_NATS__URL": "nats://n"}
+
+    def bus(name: str) -> dict[str, str]:
+        return {"OCTO_NATS__URL": "nats://n", "OCTO_NATS__NKEY_FILE": f"{wiring.keys_dir}/nats-{name}.nk"}
+
     assert {service.name: told(service.name, wiring) for service in SERVICES} == {
-        "projections": bus
+        "projections": bus("projections")
         | {
             "OCTO_POSTGRES__URL": "postgresql://p",
             "OCTO_PROJECTIONS__PORT": "1",
             "OCTO_PROJECTIONS__REFLEX_URL": "http://x",
         },
-        "reflex": bus
+        "reflex": bus("reflex")
         | {"OCTO_REDIS__URL": "redis://r", "OCTO_REFLEX__PORT": "1", "OCTO_REFLEX__DIGEST_KEY_FILE": str(digest_key)},
-        "planner": bus
+        "planner": bus("planner")
         | {
             "OCTO_PLANNER__PORT": "1",
             "OCTO_PLANNER__MODEL": "m",
             "OCTO_PLANNER__REFLEX_URL": "http://x",
             "OPENAI_API_KEY": "key",
         },
-        "executor": bus
+        "executor": bus("executor")
         | {
             "OCTO_EXECUTOR__PORT": "1",
             "OCTO_EXECUTOR__BACKEND": "docker",
             "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
         },
-        "orchestrator": bus | {"OCTO_ORCHESTRATOR__PORT": "1"},
+        "orchestrator": bus("orchestrator") | {"OCTO_ORCHESTRATOR__PORT": "1"},
     }
     assert digest_key.stat().st_mode & 0o777 == 0o600
     assert workspaces.is_dir()

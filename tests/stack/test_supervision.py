@@ -67,7 +67,7 @@ async def test_a_service_starts_after_its_servers_and_is_restarted(stack_of: Any
     seen: list[Progress] = []
     booted: list[str] = []
 
-    async def bootstrap(url: str) -> None:
+    async def bootstrap(url: str, _: Path | None) -> None:
         booted.append(url)
 
     async with stack_of(servers={"nats"}, services=(fake(),), bootstrap=bootstrap, progress=seen.append) as stack:
@@ -108,7 +108,7 @@ async def test_a_service_waits_for_the_servers_it_uses_only(stack_of: Any, fake:
 
 
 async def test_streams_that_cant_be_made_end_the_start(stack_of: Any) -> None:
-    async def refuse(_: str) -> None:
+    async def refuse(_: str, __: Path | None) -> None:
         raise ValueError("EVENTS differs")
 
     stack = stack_of(servers={"nats"}, bootstrap=refuse)

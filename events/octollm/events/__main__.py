@@ -13,7 +13,7 @@ from octollm.events.streams import BootstrapFailed, StreamDrift, ensure
 def main() -> None:
     """Exits 0 when everything is as streams.json says, 75 with the reason otherwise."""
     try:
-        asyncio.run(ensure(load("nats", NatsSettings).url))
+        asyncio.run(ensure(load("nats", NatsSettings)))
     except (BootstrapFailed, ConfigError, StreamDrift, OSError) as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(75) from error

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import nats
 import structlog
 from nats.aio.client import Client
 
-from octollm.events.config import NatsSettings
+from octollm.events.config import ConfigError, NatsSettings
 
 _log = structlog.get_logger()
 _DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
@@ -20,14 +21,16 @@ _waiting: WeakKeyDictionary[Client, dict[str, set[asyncio.Future[None]]]] = Weak
 async def connect(settings: NatsSettings, name: str, patience_s: float | None = None) -> Client:
     """A connection that, once made, never gives up reconnecting; its inboxes carry the service's name.
 
-    Waits for the broker for ever, or raises ConnectionError after `patience_s`.
+    Waits for the broker for ever, or raises ConnectionError after `patience_s`. Raises ConfigError for a key file that
+    can't be read or holds no seed of an nkey.
     """
+    seed = _seed(settings.nkey_file)
     client = Client()
     _waiting[client] = {}
 
     async def on_error(error: Exception) -> None:
         if denied := _DENIED.search(str(error)):
-            for future in _waiting[client].get(denied[1], ()):
+            for future in _waiting[client].get(denied[1].lower(), ()):
                 if not future.done():
                     future.set_result(None)
         # While the broker is away every attempt fails: that is said once, on disconnecting.
@@ -55,16 +58,35 @@ async def connect(settings: NatsSettings, name: str, patience_s: float | None = 
                 ping_interval=10,
                 max_outstanding_pings=2,
                 inbox_prefix=f"_INBOX_{name.replace('.', '_')}".encode(),
+                nkeys_seed_str=seed,
             )
     except TimeoutError as error:
         raise ConnectionError(f"no broker answers at {settings.url} (waited {patience_s:g} s)") from error
     return client
 
 
+def _seed(path: Path | None) -> str | None:
+    """The seed in a key file, without which the broker takes whoever connects for a client."""
+    if path is None:
+        return None
+    import nkeys  # type: ignore[import-untyped]
+
+    try:
+        seed = path.read_text(encoding="ascii").strip()
+        nkeys.from_seed(bytearray(seed.encode()))
+    except OSError as error:
+        raise ConfigError(f"OCTO_NATS__NKEY_FILE: {path} can't be read: {error.strerror}") from error
+    except (nkeys.NkeysError, ValueError):
+        # Without the cause: it may quote what the file holds.
+        raise ConfigError(f"OCTO_NATS__NKEY_FILE: {path} holds no seed of an nkey") from None
+    return seed
+
+
 @contextlib.contextmanager
 def denials(client: Client, subject: str) -> Iterator[asyncio.Future[None]]:
     """A future that is done when the broker refuses a publish to `subject`: the request itself would only time out."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    subject = subject.lower()  # as the client library reports it
     waiting = _waiting.setdefault(client, {}).setdefault(subject, set())
     waiting.add(future)
     try:

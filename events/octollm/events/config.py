@@ -29,9 +29,10 @@ class Section(BaseModel):
 
 
 class NatsSettings(Section):
-    """Where the broker is."""
+    """Where the broker is, and the file with the seed of this program's nkey, where the broker asks for one."""
 
     url: str = "nats://127.0.0.1:4222"
+    nkey_file: Path | None = None
 
 
 class PostgresSettings(Section):

@@ -3,7 +3,7 @@
 Errors, all of them LogError:
     Conflict        somebody appended in between, or the id is stored already: read after the expectation, decide again
     TaskEnded       the task's last event is terminal
-    Forbidden       the broker does not let this service write this subject
+    Forbidden       the broker does not let this service write this subject, or read the log
     TooLarge        the message would pass the stream's limit
     LogFull         the stream has reached its size: nothing can be appended until an operator makes room
     LogUnavailable  no answer within the deadline: the outcome is unknown, the same append may be repeated
@@ -11,19 +11,19 @@ Errors, all of them LogError:
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from octollm.events import schema
+from octollm.events import direct, schema
 from octollm.events.bus import denials
-from octollm.events.envelope import Event, NewEvent, Position, envelope, parse_broker_time
-from octollm.events.pull import Pull
+from octollm.events.direct import DirectGetDenied, DirectGetFailed, Stored
+from octollm.events.envelope import Event, NewEvent, Position, envelope
 
 STREAM = "EVENTS"
 MAX_MESSAGE_BYTES = 262_144
@@ -57,7 +57,7 @@ class TaskEnded(LogError):
 
 
 class Forbidden(LogError):
-    """The broker refuses this service's publish."""
+    """The broker refuses this service's publish or read."""
 
 
 class TooLarge(LogError):
@@ -146,9 +146,12 @@ class Log:
         first = previous.seq + 1 if after else await self._first_seq(task_id)
         events: list[Event] = []
         while first:
-            messages, more = await self._batch(f"*.*.{task_id}", first)
+            with self._told():
+                messages, more = await direct.batch(
+                    self._client, STREAM, f"*.*.{task_id}", first, _READ_BATCH, self._deadline_s
+                )
             for message in messages:
-                event = _direct(message)
+                event = _event(message)
                 if event.version != previous.version + 1 or event.prev_hash != previous.hash:
                     raise ChainBroken(
                         f"task {task_id}: event {event.seq} says version {event.version} after {previous.version}"
@@ -161,82 +164,42 @@ class Log:
 
     async def last_seq(self) -> int:
         """The sequence of the newest event in the log, 0 for none."""
-        message = await self._request("", {"last_by_subj": ">"})
-        return 0 if message is None else int(_headers(message)["Nats-Sequence"])
+        with self._told():
+            message = await direct.newest(self._client, STREAM, self._deadline_s)
+        return message.seq if message else 0
 
     async def follow(
         self, start_seq: int = 1, subjects: Sequence[str] = (">",), batch: int = 256
     ) -> AsyncGenerator[Event, None]:
-        """Every event from `start_seq` on, in order, for ever; subjects are NATS wildcards.
+        """Every event from `start_seq` on, in order, for ever; subjects are NATS wildcards of three tokens, or `>`.
 
-        Survives reconnects and a lost consumer. Raises Undecodable for a message that is no event.
+        Survives reconnects. Raises Undecodable for a message that is no event, Forbidden.
         """
-        pull = Pull.ephemeral(self._client, STREAM, start_seq, [s for s in subjects if s != ">"], batch)
-        try:
-            async for message in pull:
-                yield Event.parse(message.subject, message.headers, message.data, message.seq, message.stored_at)
-        finally:
-            await pull.close()
+        messages = direct.follow(self._client, STREAM, start_seq, subjects, batch)
+        with self._told():
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield _event(message)
 
     async def _first_seq(self, task_id: str) -> int:
         """Where a task begins: task.received, or task.rejected for one that never began; 0 for neither."""
         for kind in ("task.received", "task.rejected"):
-            if message := await self._request(f".{kind}.{task_id}", None):
-                return int(_headers(message)["Nats-Sequence"])
+            with self._told():
+                message = await direct.last(self._client, STREAM, f"{kind}.{task_id}", self._deadline_s)
+            if message:
+                return message.seq
         return 0
 
-    async def _request(self, suffix: str, body: dict[str, Any] | None) -> Msg | None:
-        """One direct get; None where there is no such message."""
-        subject = f"$JS.API.DIRECT.GET.{STREAM}{suffix}"
-        payload = b"" if body is None else json.dumps(body).encode()
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """The log's errors for those of a direct get."""
         try:
-            message = await self._client.request(subject, payload, timeout=self._deadline_s)
-        except (nats_errors.TimeoutError, nats_errors.NoRespondersError) as error:
-            raise LogUnavailable(f"no answer to a direct get within {self._deadline_s:g} s") from error
-        return None if _status(message) == "404" else message
-
-    async def _batch(self, subject: str, first: int) -> tuple[list[Msg], bool]:
-        """Up to a batch of messages on `subject` from `first` on, and whether there are more."""
-        inbox = self._client.new_inbox()
-        replies = await self._client.subscribe(inbox)
-        request = {"seq": first, "next_by_subj": subject, "batch": _READ_BATCH}
-        messages: list[Msg] = []
-        try:
-            await self._client.publish(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(request).encode(), reply=inbox)
-            while True:
-                message = await replies.next_msg(timeout=self._deadline_s)
-                match _status(message):
-                    case None:
-                        messages.append(message)
-                    case "204":
-                        return messages, int(_headers(message).get("Nats-Num-Pending", "0")) > 0
-                    case "404":
-                        return messages, False
-                    case status:
-                        raise LogUnavailable(f"a direct get was refused with status {status}")
-        except nats_errors.TimeoutError as error:
-            raise LogUnavailable(f"no answer to a batched direct get within {self._deadline_s:g} s") from error
-        finally:
-            await replies.unsubscribe()
+            yield
+        except DirectGetDenied as error:
+            raise Forbidden(f"{self._source} may not read the log: {error}") from error
+        except DirectGetFailed as error:
+            raise LogUnavailable(str(error)) from error
 
 
-def _headers(message: Msg) -> dict[str, str]:
-    return message.headers or {}
-
-
-def _status(message: Msg) -> str | None:
-    """The status of an answer without a message (404, 204, 408 …)."""
-    return _headers(message).get("Status")
-
-
-def _direct(message: Msg) -> Event:
-    """A stored event from a direct get's answer."""
-    headers = _headers(message)
-    kept = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("ce-")}
-    return Event.parse(
-        headers["Nats-Subject"],
-        kept,
-        message.data,
-        int(headers["Nats-Sequence"]),
-        parse_broker_time(headers["Nats-Time-Stamp"]),
-    )
+def _event(message: Stored) -> Event:
+    return Event.parse(message.subject, message.headers, message.data, message.seq, message.stored_at)

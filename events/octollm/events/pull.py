@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,27 +17,24 @@ from octollm.events.envelope import broker_time
 _log = structlog.get_logger()
 _EXPIRES_S = 30.0
 _HEARTBEAT_S = 2.0
-_API_TIMEOUT_S = 5.0
 _CONSUMER_GONE = ("Consumer Deleted", "No Responders", "Consumer is push based", "Leadership Change")
 
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A message from a pull. `delivered` counts its deliveries from 1; `consumer_seq` grows by one with each."""
+    """A message from a pull. `delivered` counts its deliveries from 1."""
 
     subject: str
     headers: dict[str, str]
     data: bytes
     reply: str
     seq: int
-    consumer_seq: int
     delivered: int
-    pending: int
     stored_at: datetime
 
 
 class Pull:
-    """Messages of one pull consumer, without end. Iterate once; `close` ends the iteration."""
+    """Messages of one durable consumer, without end. Iterate once; `close` ends the iteration."""
 
     def __init__(self, client: Client, stream: str, consumer: str, batch: int) -> None:
         self._client = client
@@ -46,25 +42,6 @@ class Pull:
         self._consumer = consumer
         self._batch = batch
         self._closed = asyncio.Event()
-        self._ephemeral: dict[str, Any] | None = None
-        self._next_seq = 0
-
-    @classmethod
-    def ephemeral(cls, client: Client, stream: str, start_seq: int, subjects: Sequence[str], batch: int) -> "Pull":
-        """An ordered reader of its own: no acks, made anew after the last sequence seen whenever one is missed."""
-        pull = cls(client, stream, "", batch)
-        pull._next_seq = max(1, start_seq)
-        pull._ephemeral = {
-            "deliver_policy": "by_start_sequence",
-            "ack_policy": "none",
-            "inactive_threshold": 60_000_000_000,
-            "mem_storage": True,
-            "num_replicas": 1,
-            "max_deliver": 1,
-        }
-        if subjects:
-            pull._ephemeral["filter_subjects"] = list(subjects)
-        return pull
 
     async def close(self) -> None:
         """Ends the iteration; messages not yet yielded are delivered again to the next reader of a durable."""
@@ -81,12 +58,9 @@ class Pull:
 
     async def _session(self) -> AsyncIterator[Pulled]:
         """Messages until the consumer or the connection is lost."""
-        if self._ephemeral is not None:
-            await self._create_ephemeral()
         inbox = self._client.new_inbox()
         subscription = await self._client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
         asked = 0
-        consumer_seq = 0
         reconnects = self._client.stats["reconnects"]
         silent_since = asyncio.get_running_loop().time()
         try:
@@ -104,13 +78,7 @@ class Pull:
                 status = (message.headers or {}).get("Status")
                 if status is None:
                     asked -= 1
-                    pulled = _pulled(message)
-                    if self._ephemeral is not None:
-                        if pulled.consumer_seq != consumer_seq + 1:
-                            raise TimeoutError("a message was missed")
-                        consumer_seq = pulled.consumer_seq
-                        self._next_seq = pulled.seq + 1
-                    yield pulled
+                    yield _pulled(message)
                     silent_since = asyncio.get_running_loop().time()
                 elif status != "100":
                     description = (message.headers or {}).get("Description", "")
@@ -142,15 +110,6 @@ class Pull:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._client.publish(subject, json.dumps(request).encode(), reply=inbox)
 
-    async def _create_ephemeral(self) -> None:
-        self._consumer = f"reader-{uuid.uuid4().hex[:16]}"
-        config = {**(self._ephemeral or {}), "opt_start_seq": self._next_seq, "name": self._consumer}
-        subject = f"$JS.API.CONSUMER.CREATE.{self._stream}.{self._consumer}"
-        body = json.dumps({"stream_name": self._stream, "config": config, "action": "create"}).encode()
-        answer = json.loads((await self._client.request(subject, body, timeout=_API_TIMEOUT_S)).data)
-        if error := answer.get("error"):
-            raise OSError(f"no reader on {self._stream}: {error['description']}")
-
     async def _pause(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._closed.wait(), seconds)
@@ -169,7 +128,5 @@ def _pulled(message: Msg) -> Pulled:
         reply=message.reply,
         delivered=int(tokens[2]),
         seq=int(tokens[3]),
-        consumer_seq=int(tokens[4]),
         stored_at=broker_time(int(tokens[5])),
-        pending=int(tokens[6]),
     )

@@ -58,13 +58,13 @@ def _object_store(bucket: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def ensure(where: Client | str, make: bool = True) -> None:
+async def ensure(where: Client | NatsSettings, make: bool = True) -> None:
     """Makes what is missing and checks what is there; raises StreamDrift, BootstrapFailed or ConnectionError.
 
-    `where` is a connection or the URL of a broker. Without `make` nothing is changed, and what is missing is a drift.
+    `where` is a connection, or where the broker is. Without `make` nothing is changed, and what is missing is a drift.
     """
-    if isinstance(where, str):
-        client = await connect(NatsSettings(url=where), "bootstrap", patience_s=_RETRY_S)
+    if isinstance(where, NatsSettings):
+        client = await connect(where, "bootstrap", patience_s=_RETRY_S)
         try:
             return await ensure(client, make)
         finally:

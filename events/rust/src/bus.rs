@@ -3,11 +3,14 @@
 use crate::config::NatsSettings;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerAddr, ServerError};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A user's seed in base 32: `S`, `U`, 32 bytes, checksum.
+const SEED_LENGTH: usize = 58;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The broker's URL or options can't be used; an unreachable broker is no error but waited for.
@@ -16,6 +19,20 @@ pub enum ConnectError {
     /// Not `nats://host:port`. The URL is not repeated: it may hold a password.
     #[error("OCTO_NATS__URL is no URL of a NATS server")]
     Url(#[source] std::io::Error),
+    /// The key file can't be read.
+    #[error("{} can't be read; check OCTO_NATS__NKEY_FILE", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The failure underneath.
+        source: std::io::Error,
+    },
+    /// The key file holds something else. What it holds is not repeated: it may be a secret.
+    #[error("{} holds no seed of an nkey; check OCTO_NATS__NKEY_FILE", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
     /// The client refused to start.
     #[error("can't connect to NATS; check OCTO_NATS__URL")]
     Client(#[from] async_nats::ConnectError),
@@ -48,6 +65,9 @@ impl Bus {
         let server: ServerAddr = settings.url.parse().map_err(ConnectError::Url)?;
         if let (Some(user), Some(password)) = (server.username(), server.password()) {
             options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
+        if let Some(path) = &settings.nkey_file {
+            options = options.nkey(read_seed(path)?);
         }
         let client = options
             .name(service)
@@ -122,6 +142,23 @@ impl Bus {
     /// What the broker refuses from now on.
     pub(crate) fn refusals(&self) -> Refusals {
         Refusals(self.refusals.subscribe())
+    }
+}
+
+/// The seed in a key file.
+fn read_seed(path: &Path) -> Result<String, ConnectError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConnectError::KeyFile {
+        path: path.to_owned(),
+        source,
+    })?;
+    let seed = text.trim();
+    // The client would find a wrong seed at every attempt to connect, and go on trying.
+    if seed.len() == SEED_LENGTH && seed.starts_with("SU") {
+        Ok(seed.to_owned())
+    } else {
+        Err(ConnectError::Key {
+            path: path.to_owned(),
+        })
     }
 }
 

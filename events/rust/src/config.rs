@@ -86,12 +86,15 @@ pub enum ConfigError {
 pub struct NatsSettings {
     /// `nats://host:port`.
     pub url: String,
+    /// The file with the seed of this program's nkey, where the broker asks for one.
+    pub nkey_file: Option<PathBuf>,
 }
 
 impl Default for NatsSettings {
     fn default() -> Self {
         Self {
             url: "nats://127.0.0.1:4222".to_owned(),
+            nkey_file: None,
         }
     }
 }

@@ -67,7 +67,10 @@ impl NatsServer {
 
     /// A connection that is up.
     pub async fn connect(&self, service: &str) -> Bus {
-        let settings = NatsSettings { url: self.url() };
+        let settings = NatsSettings {
+            url: self.url(),
+            nkey_file: None,
+        };
         let bus = Bus::connect(&settings, service).await.expect("a valid URL");
         bus.client().flush().await.expect("the server answers");
         bus

@@ -59,6 +59,8 @@ def locate(api_url: str | None = None, nats_url: str | None = None, directory: P
     services = {process.name: process.address for process in stack.processes} if stack else {}
     if stack and stack.nats_url and "url" not in nats.model_fields_set:
         nats = nats.model_copy(update={"url": stack.nats_url})
+    if stack and stack.nats_nkey_file and nats.url == stack.nats_url and nats.nkey_file is None:
+        nats = nats.model_copy(update={"nkey_file": Path(stack.nats_nkey_file)})
     # Whoever names one address means it: commands go there too, and the view hands them on.
     named = api_url or settings.api_url
     view = named or services.get("projections", API_URL)

@@ -13,12 +13,35 @@ def secret(path: Path) -> str:
 
     Raises StackError when others may read the file, as ssh does with its keys.
     """
+    text = _kept(path) if path.exists() else _made(path, os.urandom(BYTES).hex())
+    if len(text) != 2 * BYTES:
+        raise StackError(
+            f"{path} doesn't hold a secret of {BYTES} bytes; restore it, or remove it with what it protects"
+        )
+    return text
+
+
+def nkey(path: Path) -> str:
+    """The public key of the nkey user whose seed is in ``path``, made now if there is no such file.
+
+    Raises StackError when others may read the file, or when it holds no seed of a user.
+    """
+    import nkeys  # type: ignore[import-untyped]  # with the cryptography under it, and only a start needs it
+
+    if path.exists():
+        seed = _kept(path)
+    else:
+        seed = _made(path, nkeys.encode_seed(os.urandom(BYTES), nkeys.PREFIX_BYTE_USER).decode())
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return _kept(path)
+        public: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
+    except (nkeys.NkeysError, ValueError) as error:
+        raise StackError(f"{path} doesn't hold the seed of a NATS user; restore it, or remove it") from error
+    return public.decode()
+
+
+def _made(path: Path, text: str) -> str:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="ascii") as file:
-        text = os.urandom(BYTES).hex()
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -28,9 +51,4 @@ def secret(path: Path) -> str:
 def _kept(path: Path) -> str:
     if path.stat().st_mode & 0o077:
         raise StackError(f"{path} may be read by others; if it never left this machine, make its mode 0600 (chmod 600)")
-    text = path.read_text(encoding="ascii").strip()
-    if len(text) != 2 * BYTES:
-        raise StackError(
-            f"{path} doesn't hold a secret of {BYTES} bytes; restore it, or remove it with what it protects"
-        )
-    return text
+    return path.read_text(encoding="ascii").strip()

@@ -6,7 +6,7 @@ import signal
 import sysconfig
 from pathlib import Path
 
-from octollm.stack import probe
+from octollm.stack import accounts, probe
 from octollm.stack.errors import Missing, StackError, Unsuitable
 from octollm.stack.keys import secret
 from octollm.stack.ports import HOST
@@ -16,6 +16,9 @@ OLDEST = (2, 14)
 """The oldest server that will do; 2.15 is the one that is tested."""
 
 KEY_VARIABLE = "OCTO_NATS_STORE_KEY"
+
+NO_ACCOUNTS = "$G"
+"""What the server calls the one account that it has when it is told of none."""
 
 CONFIG = """\
 # Written at every start by octollm.stack; changes are lost.
@@ -28,7 +31,7 @@ jetstream {{
   cipher: aes
   key: ${variable}
 {sync}}}
-"""
+{accounts}"""
 
 
 def program(
@@ -37,18 +40,21 @@ def program(
     port: int,
     monitor: int,
     fsync: bool,
-    key_file: Path,
+    keys_dir: Path,
+    with_accounts: bool,
     environment: dict[str, str],
     binary: str | None,
 ) -> Program:
     """Write the configuration into ``directory`` and say how to run it; ``monitor`` is the port of its HTTP monitoring.
 
-    The store's key goes to the server by environment only. Raises Missing without a server, StackError when there is a
-    store whose key is lost.
+    The store's key goes to the server by environment only, and of the accounts' keys it is told the public halves.
+    Raises Missing without a server, StackError when there is a store whose key is lost or whose streams belong to
+    another account.
     """
-    store = directory / "store"
+    store, key_file = directory / "store", keys_dir / "nats.key"
     if not key_file.exists() and store.exists():
         raise StackError(f"{store} is encrypted and its key {key_file} is gone; restore the key, or remove the store")
+    _same_owner(store / "jetstream", accounts.table().owner if with_accounts else NO_ACCOUNTS)
     # The server reads a variable's value as it reads a value of its file: hexadecimal digits alone might be a number.
     key = "k" + secret(key_file)
     directory.mkdir(exist_ok=True, mode=0o700)
@@ -61,6 +67,7 @@ def program(
             store=json.dumps(str(store)),
             variable=KEY_VARIABLE,
             sync="  sync_interval: always\n" if fsync else "",
+            accounts=accounts.configuration(keys_dir) if with_accounts else "",
         ),
         encoding="utf-8",
     )
@@ -80,6 +87,17 @@ def program(
         address=url,
         ready=ready,
         death_signal=signal.SIGTERM,  # kill -9 of the server would make its next start rebuild the index
+    )
+
+
+def _same_owner(store: Path, owner: str) -> None:
+    """Refuse to start beside streams of another account: they are encrypted for it, and the log would look empty."""
+    others = [path.name for path in store.iterdir() if path.name != owner] if store.exists() else []
+    if (store / owner).exists() or not any((store / other / "streams" / "EVENTS").exists() for other in others):
+        return
+    raise StackError(
+        f"{store} holds a log of the account {', '.join(others)}, and this stack's is {owner}; "
+        "start on a new data directory, or remove this one"
     )
 
 

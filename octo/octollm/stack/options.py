@@ -11,7 +11,7 @@ from octollm.stack.program import State
 from octollm.stack.services import SERVICES, Service
 
 Server = Literal["nats", "postgres", "valkey"]
-Bootstrap = Callable[[str], Awaitable[None]]
+Bootstrap = Callable[[str, Path | None], Awaitable[None]]
 
 STREAMS = "streams"
 STACK = "stack"
@@ -31,11 +31,12 @@ def _quiet(_: Progress) -> None:
     """Nobody looks."""
 
 
-async def ensure_streams(nats_url: str) -> None:
+async def ensure_streams(nats_url: str, nkey_file: Path | None) -> None:
     """Create what the services meet on, or bring it up to date."""
+    from octollm.events.config import NatsSettings
     from octollm.events.streams import ensure
 
-    await ensure(nats_url)
+    await ensure(NatsSettings(url=nats_url, nkey_file=nkey_file))
 
 
 def _bin_dir() -> Path | None:
@@ -52,8 +53,9 @@ class StackOptions:
 
     ``data_dir`` is made if need be and kept; with ``ephemeral`` a temporary directory is used instead and removed at
     the end. ``fsync=False`` acknowledges before data are on disk: for benches only. A server whose URL is given, or
-    that isn't among ``servers``, isn't started. ``environment`` is laid over the caller's. ``start_seconds`` bounds
-    the start of each program.
+    that isn't among ``servers``, isn't started. Its own NATS lets everybody do what events/accounts.json says, and
+    everything with ``accounts=False``: for tests only. ``environment`` is laid over the caller's. ``start_seconds``
+    bounds the start of each program.
     """
 
     data_dir: Path = Path(".octo")
@@ -62,6 +64,7 @@ class StackOptions:
     fsync: bool = True
     servers: frozenset[Server] = frozenset({"nats", "postgres", "valkey"})
     services: tuple[Service, ...] = SERVICES
+    accounts: bool = True
     nats_url: str | None = field(default=None, repr=False)
     postgres_url: str | None = field(default=None, repr=False)
     redis_url: str | None = field(default=None, repr=False)

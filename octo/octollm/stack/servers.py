@@ -49,7 +49,8 @@ async def prepare(
             port=port,
             monitor=ports.free(),
             fsync=options.fsync,
-            key_file=keys / "nats.key",
+            keys_dir=keys,
+            with_accounts=options.accounts,
             environment=environment,
             binary=options.nats_server_bin,
         )

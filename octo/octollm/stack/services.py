@@ -172,14 +172,25 @@ def octo_settings(service: Service, caller: Mapping[str, str]) -> dict[str, str]
 
 
 def program(
-    service: Service, *, port: int, wiring: Wiring, caller: Mapping[str, str], argv: tuple[str, ...], stack_id: str
+    service: Service,
+    *,
+    port: int,
+    wiring: Wiring,
+    nkey_file: Path | None,
+    caller: Mapping[str, str],
+    argv: tuple[str, ...],
+    stack_id: str,
 ) -> Program:
-    """How to run ``service`` on ``port``; ``argv`` is its command as ``find`` returned it."""
+    """How to run ``service`` on ``port``; ``argv`` is its command as ``find`` returned it.
+
+    ``nkey_file`` holds its key for NATS, where that wants one.
+    """
     address = f"http://{HOST}:{port}"
     environment = {
         **inherited(caller, service.passes),
         **octo_settings(service, caller),
         **({"OCTO_NATS__URL": wiring.url("nats")} if "nats" in wiring.urls else {}),
+        **({"OCTO_NATS__NKEY_FILE": str(nkey_file)} if nkey_file else {}),
         f"OCTO_{service.name.upper()}__PORT": str(port),
         **service.settings(wiring),
         "PYTHONUNBUFFERED": "1",

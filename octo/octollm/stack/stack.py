@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from octollm.stack import leftovers, logs, postgres, procfs, servers, services, state
+from octollm.stack import accounts, leftovers, logs, postgres, procfs, servers, services, state
 from octollm.stack.errors import GaveUp, StackError
 from octollm.stack.lock import DirectoryLock
 from octollm.stack.options import STACK, STREAMS, Progress, Server, StackOptions
@@ -97,6 +97,13 @@ class Stack:
             )
             for name, supervisor in sorted(self._supervisors.items(), key=lambda item: order.index(item[0]))
         ]
+
+    def nkey_file(self, account: str = accounts.OPERATOR) -> Path | None:
+        """The private key of an account of its NATS; for a NATS of somebody else's, the one that the caller names."""
+        if "nats" in self._port:
+            return accounts.key_file(self._wiring().keys_dir, account) if self.options.accounts else None
+        given = self._caller.get("OCTO_NATS__NKEY_FILE")
+        return Path(given) if given else None
 
     # What can be done with it
 
@@ -277,7 +284,7 @@ class Stack:
         began = time.monotonic()
         self.options.progress(Progress(STREAMS, State.STARTING, 0.0))
         try:
-            await self.options.bootstrap(self._urls["nats"])
+            await self.options.bootstrap(self._urls["nats"], self.nkey_file(accounts.BOOTSTRAP))
         except Exception as error:  # whatever the contract's bootstrap refuses for, the start ends with its reason
             raise StackError(f"the streams can't be made: {error}") from error
         self.options.progress(Progress(STREAMS, State.READY, time.monotonic() - began))
@@ -289,6 +296,7 @@ class Stack:
             row,
             port=self._port[row.name],
             wiring=self._wiring(),
+            nkey_file=self.nkey_file(row.name),
             caller=self._caller,
             argv=argv,
             stack_id=self.stack_id,
@@ -321,6 +329,7 @@ class Stack:
                 boot_id=procfs.boot_id(),
                 started_at=self._started_at,
                 nats_url=self._urls.get("nats", ""),
+                nats_nkey_file=str(self.nkey_file() or ""),
                 postgres_url=self._urls.get("postgres", ""),
                 redis_url=self._urls.get("redis", ""),
                 processes=self.processes(),

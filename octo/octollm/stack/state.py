@@ -36,7 +36,10 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class StackState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stack as it described itself last. The URLs are those of local clients, passwords included."""
+    """A stack as it described itself last. The URLs are those of local clients, passwords included.
+
+    ``nats_nkey_file``: where the operator's key for NATS is kept; empty for a NATS that asks for none.
+    """
 
     version: str
     stack_id: str
@@ -48,6 +51,7 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     nats_url: str
     postgres_url: str
     redis_url: str
+    nats_nkey_file: str
     processes: list[ProcessState]
 
     def __repr__(self) -> str:

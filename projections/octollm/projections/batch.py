@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from octollm.events.direct import Stored
 from octollm.events.envelope import Event, Undecodable, event_hash
-from octollm.events.pull import Pulled
 from octollm.projections import state
 from octollm.projections.rows import AttemptRow, EventRow, PlanRow, TaskRow
 
@@ -26,13 +26,13 @@ class Batch:
     attempts: list[AttemptRow] = field(default_factory=list)
 
 
-def task_of(message: Pulled) -> str:
+def task_of(message: Stored) -> str:
     """The last token of the subject."""
     return message.subject.rpartition(".")[2]
 
 
 def project(
-    known: Mapping[str, TaskRow], messages: Sequence[Pulled], refused: Mapping[int, str] | None = None
+    known: Mapping[str, TaskRow], messages: Sequence[Stored], refused: Mapping[int, str] | None = None
 ) -> Batch:
     """Folds messages, in order, on top of the known task rows.
 
@@ -86,7 +86,7 @@ def _readable(event: Event) -> EventRow:
     )
 
 
-def _unreadable(message: Pulled, version: int | None, reason: str) -> EventRow:
+def _unreadable(message: Stored, version: int | None, reason: str) -> EventRow:
     headers = {_clean(name): _clean(value) for name, value in message.headers.items()}
     kind, _, task_id = _clean(message.subject).rpartition(".")
     return EventRow(

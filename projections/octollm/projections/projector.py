@@ -17,8 +17,8 @@ import asyncpg
 import structlog
 
 from octollm.events.config import PostgresSettings
+from octollm.events.direct import Stored
 from octollm.events.log import LogUnavailable
-from octollm.events.pull import Pulled
 from octollm.projections import metrics, tables
 from octollm.projections.batch import project, task_of
 from octollm.projections.database import LOST, DatabaseLost, connect
@@ -136,7 +136,7 @@ class Projector:
 
     async def _follow(self, connection: asyncpg.Connection, stream: StreamState, checkpoint: int) -> None:
         """Applies what comes, while watching the log's end; raises what ends the session."""
-        arrived: asyncio.Queue[Pulled] = asyncio.Queue(_BATCH_EVENTS)
+        arrived: asyncio.Queue[Stored] = asyncio.Queue(_BATCH_EVENTS)
         work = [
             asyncio.create_task(self._read(checkpoint + 1, arrived)),
             asyncio.create_task(self._apply(connection, checkpoint, arrived)),
@@ -150,12 +150,12 @@ class Projector:
         finally:
             await end(*work)
 
-    async def _read(self, start_seq: int, arrived: asyncio.Queue[Pulled]) -> None:
+    async def _read(self, start_seq: int, arrived: asyncio.Queue[Stored]) -> None:
         async for message in self._stream.messages(start_seq):
             self._progress.heard(max(self._progress.end, message.seq + message.pending))
             await arrived.put(message)
 
-    async def _apply(self, connection: asyncpg.Connection, checkpoint: int, arrived: asyncio.Queue[Pulled]) -> None:
+    async def _apply(self, connection: asyncpg.Connection, checkpoint: int, arrived: asyncio.Queue[Stored]) -> None:
         while True:
             messages = [await arrived.get()]
             size = len(messages[0].data)
@@ -200,7 +200,7 @@ async def _closed(connection: asyncpg.Connection) -> None:
     raise ConnectionError("the connection to Postgres was closed")
 
 
-async def apply_batch(connection: asyncpg.Connection, checkpoint: int, messages: Sequence[Pulled]) -> int:
+async def apply_batch(connection: asyncpg.Connection, checkpoint: int, messages: Sequence[Stored]) -> int:
     """Applies messages after the checkpoint, in one transaction with it; returns the new checkpoint.
 
     Messages at or before the checkpoint are passed over. A message that the tables can't hold is stored as raw bytes.
@@ -222,7 +222,7 @@ async def apply_batch(connection: asyncpg.Connection, checkpoint: int, messages:
 
 
 async def _transact(
-    connection: asyncpg.Connection, checkpoint: int, messages: Sequence[Pulled], refused: dict[int, str]
+    connection: asyncpg.Connection, checkpoint: int, messages: Sequence[Stored], refused: dict[int, str]
 ) -> int:
     began = time.monotonic()
     last = messages[-1].seq
@@ -261,7 +261,7 @@ async def rebuild(postgres: PostgresSettings, stream: EventStream) -> int:
             await tables.clear(connection)
             await tables.begin(connection, state)
         checkpoint = 0
-        pending: list[Pulled] = []
+        pending: list[Stored] = []
         async with contextlib.aclosing(stream.messages(1)) as messages:
             while checkpoint < state.last_seq:
                 pending.append(await anext(messages))

@@ -1,5 +1,6 @@
 """The event stream as the projection sees it: which log it is, where it ends, and its messages in order."""
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from nats.aio.client import Client
 
 from octollm.events.bus import connect
 from octollm.events.config import NatsSettings
+from octollm.events.direct import DirectGetFailed, Stored, follow
 from octollm.events.log import STREAM, LogUnavailable
-from octollm.events.pull import Pull, Pulled
 
 _TIMEOUT_S = 2.0
-_PULL_BATCH = 256
+_READ_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,17 @@ class EventStream:
         state = answer["state"]
         return StreamState(created=answer["created"], first_seq=state["first_seq"], last_seq=state["last_seq"])
 
-    async def messages(self, start_seq: int) -> AsyncGenerator[Pulled, None]:
+    async def messages(self, start_seq: int) -> AsyncGenerator[Stored, None]:
         """Every message from `start_seq` on, in order, for ever, whether or not it is a valid event."""
         if self._client is None:
             raise LogUnavailable("the event log can't be read: no connection to NATS")
-        pull = Pull.ephemeral(self._client, STREAM, start_seq, (), _PULL_BATCH)
+        messages = follow(self._client, STREAM, start_seq, (), _READ_BATCH)
         try:
-            async for message in pull:
-                yield message
-        finally:
-            await pull.close()
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    yield message
+        except DirectGetFailed as error:
+            raise LogUnavailable(str(error)) from error
 
     async def close(self) -> None:
         """Ends the connection."""

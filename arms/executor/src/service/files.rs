@@ -1,17 +1,22 @@
 //! The initial workspace of a task, from the artifact that its first event names.
 
-use async_nats::jetstream::object_store::GetErrorKind;
+use async_nats::jetstream::object_store::ObjectInfo;
+use async_nats::jetstream::stream::DirectGetErrorKind;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use octollm_events::Bus;
 use octollm_events::carrier::{FilesRef, TaskReceived};
 use octollm_events::log::{Log, ReadError};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 use crate::workspace::Entry;
 
-/// The object store of `streams.json` that holds files by digest.
-const BUCKET: &str = "ARTIFACTS";
+/// The stream of the object store that holds files by digest (NATS ADR-20). It is read by direct gets: the client's
+/// own reader makes a consumer, and whoever may do that may write (events/README.md, Who may do what).
+const STREAM: &str = "OBJ_ARTIFACTS";
+/// Its subjects: `.M.<name>` for what is known about an object, `.C.<nuid>` for its chunks.
+const PREFIX: &str = "$O.ARTIFACTS";
 /// Bytes of the artifact, at most: 64 KiB of content as base64, and 1,000 entries of long paths.
 const MAX_BYTES: u64 = 8 << 20;
 
@@ -32,7 +37,9 @@ pub enum FilesError {
 /// [`FilesError`] says whether trying again helps.
 pub async fn fetch(bus: &Bus, log: &Log, task_id: Uuid) -> Result<Vec<Entry>, FilesError> {
     let events = log.read(task_id, None).await.map_err(|error| match error {
-        ReadError::Unavailable { .. } => FilesError::Unavailable(error.to_string()),
+        ReadError::Unavailable { .. } | ReadError::Forbidden { .. } => {
+            FilesError::Unavailable(error.to_string())
+        }
         ReadError::ChainBroken { .. } | ReadError::Undecodable(_) => {
             FilesError::Corrupt(error.to_string())
         }
@@ -62,28 +69,45 @@ async fn read_artifact(bus: &Bus, files: &FilesRef) -> Result<Vec<u8>, FilesErro
             files.bytes
         )));
     }
-    let store = bus
+    let stream = bus
         .jetstream()
-        .get_object_store(BUCKET)
+        .get_stream_no_info(STREAM)
         .await
         .map_err(|error| unavailable(&error))?;
-    let object = store
-        .get(&files.artifact)
-        .await
-        .map_err(|error| match error.kind() {
-            // It is stored before the task's first event, so it will not turn up later.
-            GetErrorKind::NotFound | GetErrorKind::InvalidName => {
-                FilesError::Corrupt(format!("{} is not in the artifact store", files.artifact))
-            }
-            _ => unavailable(&error),
-        })?;
+    let meta = format!("{PREFIX}.M.{}", URL_SAFE.encode(&files.artifact));
+    let info = stream.direct_get_last_for_subject(meta).await;
+    let info = info.map_err(|error| match error.kind() {
+        // It is stored before the task's first event, so it will not turn up later.
+        DirectGetErrorKind::NotFound | DirectGetErrorKind::InvalidSubject => missing(files),
+        _ => unavailable(&error),
+    })?;
+    let info: ObjectInfo = serde_json::from_slice(&info.payload)
+        .map_err(|error| FilesError::Corrupt(error.to_string()))?;
+    if info.deleted {
+        return Err(missing(files));
+    }
+    let chunks = format!("{PREFIX}.C.{}", info.nuid);
     let mut content = Vec::new();
-    object
-        .take(files.bytes + 1)
-        .read_to_end(&mut content)
-        .await
-        .map_err(|error| unavailable(&error))?;
+    let mut sequence = 0;
+    for _ in 0..info.chunks {
+        let chunk = stream
+            .direct_get_next_for_subject(chunks.as_str(), Some(sequence + 1))
+            .await
+            .map_err(|error| match error.kind() {
+                DirectGetErrorKind::NotFound => missing(files),
+                _ => unavailable(&error),
+            })?;
+        sequence = chunk.sequence;
+        content.extend_from_slice(&chunk.payload);
+        if content.len() as u64 > files.bytes {
+            break;
+        }
+    }
     Ok(content)
+}
+
+fn missing(files: &FilesRef) -> FilesError {
+    FilesError::Corrupt(format!("{} is not in the artifact store", files.artifact))
 }
 
 fn entries(files: &FilesRef, artifact: &[u8]) -> Result<Vec<Entry>, FilesError> {

@@ -92,6 +92,12 @@ pub enum ReadError {
     /// A stored message is no event of this version.
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
+    /// The broker does not let this service read the log.
+    #[error("this service may not read the log ({call}); check the broker's permissions")]
+    Forbidden {
+        /// The refused request's subject.
+        call: String,
+    },
     /// The broker does not answer.
     #[error("the log can't be read: {reason}")]
     Unavailable {

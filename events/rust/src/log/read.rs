@@ -6,7 +6,7 @@ use crate::envelope::{Event, Position};
 use async_nats::{Message, Request, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -42,24 +42,27 @@ impl Log {
 
     /// The sequence of the newest event in the log, 0 for an empty one.
     pub async fn last_seq(&self) -> Result<u64, ReadError> {
-        let last = self.get(json!({ "last_by_subj": ">" })).await?;
+        let body = json!({ "last_by_subj": ">" }).to_string().into();
+        let last = self.get(DIRECT_GET.to_owned(), body).await?;
         Ok(last.unwrap_or(0))
     }
 
     /// Where a task begins: the lower of task.received and task.rejected.
     async fn first_seq(&self, task_id: Uuid) -> Result<Option<u64>, ReadError> {
-        let last = |kind| json!({ "last_by_subj": format!("{kind}.{task_id}") });
+        // With the subject in the call there is one answer at most, and the broker need not remember the call for more.
+        let last = |kind| format!("{DIRECT_GET}.{kind}.{task_id}");
         let (received, rejected) = tokio::try_join!(
-            self.get(last("task.received")),
-            self.get(last("task.rejected")),
+            self.get(last("task.received"), Bytes::new()),
+            self.get(last("task.rejected"), Bytes::new()),
         )?;
         Ok(received.into_iter().chain(rejected).min())
     }
 
     /// The sequence of one message by direct get; `None` where there is none.
-    async fn get(&self, request: Value) -> Result<Option<u64>, ReadError> {
-        let body = Bytes::from(request.to_string());
-        let message = self.retried(|| get_once(&self.bus, body.clone())).await?;
+    async fn get(&self, call: String, body: Bytes) -> Result<Option<u64>, ReadError> {
+        let message = self
+            .retried(|| get_once(&self.bus, call.clone(), body.clone()))
+            .await?;
         match message.status {
             None => Ok(Some(Event::stored_seq(&message)?)),
             Some(StatusCode::NOT_FOUND) => Ok(None),
@@ -93,14 +96,18 @@ impl Log {
     }
 }
 
-async fn get_once(bus: &Bus, body: Bytes) -> Result<Message, ReadError> {
+async fn get_once(bus: &Bus, call: String, body: Bytes) -> Result<Message, ReadError> {
+    let mut refusals = bus.refusals();
     let request = Request::new().payload(body).timeout(Some(ATTEMPT));
-    let answer = bus.client().send_request(DIRECT_GET, request).await;
-    answer.map_err(ReadError::failed)
+    tokio::select! {
+        answer = bus.client().send_request(call.clone(), request) => answer.map_err(ReadError::failed),
+        () = refusals.of(&call) => Err(ReadError::Forbidden { call: call.clone() }),
+    }
 }
 
 async fn batch_once(bus: &Bus, body: Bytes) -> Result<(Vec<Message>, bool), ReadError> {
     let client = bus.client();
+    let mut refusals = bus.refusals();
     let inbox = client.new_inbox();
     let mut replies = client
         .subscribe(inbox.clone())
@@ -112,10 +119,13 @@ async fn batch_once(bus: &Bus, body: Bytes) -> Result<(Vec<Message>, bool), Read
         .map_err(ReadError::failed)?;
     let mut messages = Vec::new();
     loop {
-        let reply = tokio::time::timeout(ATTEMPT, replies.next())
-            .await
-            .map_err(ReadError::failed)?
-            .ok_or_else(|| ReadError::unavailable("the connection was closed"))?;
+        let reply = tokio::select! {
+            reply = tokio::time::timeout(ATTEMPT, replies.next()) => reply.map_err(ReadError::failed)?,
+            () = refusals.of(DIRECT_GET) => {
+                return Err(ReadError::Forbidden { call: DIRECT_GET.to_owned() });
+            }
+        };
+        let reply = reply.ok_or_else(|| ReadError::unavailable("the connection was closed"))?;
         match reply.status {
             None => messages.push(reply),
             Some(status) if status.as_u16() == END_OF_BATCH => {

@@ -74,7 +74,10 @@ async fn an_id_that_is_stored_already_is_a_conflict() {
 async fn a_lost_ack_leaves_one_event() {
     let server = NatsServer::start().await;
     let proxy = Proxy::start(server.port()).await;
-    let settings = NatsSettings { url: proxy.url() };
+    let settings = NatsSettings {
+        url: proxy.url(),
+        nkey_file: None,
+    };
     let log = Log::new(Bus::connect(&settings, "planner").await.unwrap(), "planner");
     let (task_id, position) = task(&log, 1).await;
     let event = note(task_id, "a");
@@ -176,9 +179,15 @@ async fn a_refused_subject_is_forbidden_at_once() {
     )
     .await;
     let url = server.url().replace("nats://", "nats://planner:p@");
-    let bus = Bus::connect(&NatsSettings { url }, "planner")
-        .await
-        .unwrap();
+    let bus = Bus::connect(
+        &NatsSettings {
+            url,
+            nkey_file: None,
+        },
+        "planner",
+    )
+    .await
+    .unwrap();
     let log = Log::new(bus, "planner");
     let started = Instant::now();
     let task_id = Uuid::new_v4();

@@ -92,13 +92,14 @@ async def _run(terminal: Terminal, without: Collection[str]) -> int:
 async def _play(terminal: Terminal, stack: Stack, budget_s: int) -> list[Account]:
     addresses = {p.name: p.address for p in stack.processes() if p.kind.value == "service"}
     accounts = []
-    async with connected(NatsSettings(url=stack.nats_url), "octo-demo") as client:
+    async with connected(NatsSettings(url=stack.nats_url, nkey_file=stack.nkey_file()), "octo-demo") as client:
         for number, scenario in enumerate(SCENARIOS, 1):
             stage = Stage(
                 client=client,
                 log=Log(client, "octo-demo"),
                 api_url=stack.url("projections"),
                 nats_url=stack.nats_url,
+                nkey_file=stack.nkey_file(),
                 data_dir=stack.data_dir,
                 services=addresses,
                 budget_s=budget_s,

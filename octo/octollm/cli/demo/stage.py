@@ -41,6 +41,7 @@ class Stage:
     log: Log
     api_url: str
     nats_url: str
+    nkey_file: Path | None
     data_dir: Path
     services: Mapping[str, str]
     budget_s: int
@@ -74,6 +75,8 @@ class Stage:
         """Runs the command `octo` in a process of its own: its exit code and standard output."""
         flags = ("--api", self.api_url, "--nats", self.nats_url)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OCTO_")}
+        if self.nkey_file:
+            environment["OCTO_NATS__NKEY_FILE"] = str(self.nkey_file)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "octollm.cli.main", *arguments, *flags),
             env=environment,
