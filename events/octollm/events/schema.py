@@ -1,12 +1,14 @@
 """Validation and coding of payloads: the schema itself decides, the carrier types only carry."""
 
 import json
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import jsonschema_rs
 import msgspec
+from jsonschema_rs import ValidationErrorKind as Kind
 
 from octollm.events import carrier
 from octollm.events.payload import Payload
@@ -75,12 +77,72 @@ def kind_of(payload: Payload) -> str:
 
 def validate(kind: str, data: Any) -> None:
     """Raises SchemaViolation unless `data` (plain JSON) is a `kind`; KeyError for an unknown kind."""
-    errors = [
-        ("".join(f"/{part}" for part in error.instance_path), error.message)
-        for error in _validator(kind).iter_errors(data)
-    ]
+    errors = [place for error in _validator(kind).iter_errors(data) for place in _places(error)]
     if errors:
         raise SchemaViolation(kind, errors)
+
+
+def _places(error: jsonschema_rs.ValidationError) -> Iterator[tuple[str, str]]:
+    """The fields that are at fault, as the Rust crate names them: a missing one by its own name, and inside a union
+    those of the member that was meant."""
+    pointer = _pointer(error.instance_path)
+    match error.kind:
+        case Kind.Required(property=name):
+            yield pointer + _pointer([name]), "is required"
+        case Kind.OneOfNotValid(context=members):
+            yield from _union(pointer, members)
+        case _:
+            yield pointer, error.message
+
+
+def _union(pointer: str, members: list[list[jsonschema_rs.ValidationError]]) -> Iterator[tuple[str, str]]:
+    """The errors of the member whose type and constant `kind` fit; without one, what would have to fit."""
+    kinds: set[str] = set()
+    types: set[str] = set()
+    untagged = False
+    for errors in _flattened(members, pointer):
+        meant = True
+        for error in errors:
+            place = _pointer(error.instance_path)
+            match error.kind:
+                case Kind.Constant(expected_value=value) if place == f"{pointer}/kind":
+                    kinds.add(str(value))
+                case Kind.Type(types=wanted) if place == pointer:
+                    types.update(wanted)
+                case Kind.Required(property="kind") if place == pointer:
+                    untagged = True
+                case _:
+                    continue
+            meant = False
+        if meant:
+            for error in errors:
+                yield from _places(error)
+            return
+    if untagged:
+        yield f"{pointer}/kind", "is required"
+    elif kinds:
+        yield f"{pointer}/kind", f"must be one of {', '.join(sorted(kinds))}"
+    else:
+        yield pointer, f"must be {' or '.join(sorted(types))}"
+
+
+def _flattened(
+    members: list[list[jsonschema_rs.ValidationError]], pointer: str
+) -> Iterator[list[jsonschema_rs.ValidationError]]:
+    """The members of a union, with those of a union inside it in its place."""
+    for errors in members:
+        match errors:
+            case [jsonschema_rs.ValidationError(kind=Kind.OneOfNotValid(context=inner)) as only] if (
+                _pointer(only.instance_path) == pointer
+            ):
+                yield from _flattened(inner, pointer)
+            case _:
+                yield errors
+
+
+def _pointer(path: Iterable[str | int]) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def encode(payload: Payload) -> bytes:
