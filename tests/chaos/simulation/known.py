@@ -56,7 +56,8 @@ class CorrectedRunner(Runner):
             await self._settle(event.task_id, entry, FOLDED)
 
     async def rearm(self) -> None:
-        for task_id in self._cache.open_tasks():
+        # Also the tasks in hand: what their handlers know of timers is as old.
+        for task_id in (*self._cache.open_tasks(), *self._cache._locks):
             await self.resume(task_id)
 
     async def _settle(self, task_id: str, entry: Entry, trigger: Trigger) -> None:

@@ -52,6 +52,8 @@ class Parts:
     runner: type[Runner] = Runner
     intake: type[Intake] = Intake
     executor: type[ExecutorModel] = ExecutorModel
+    looks_at_start: bool = False
+    """Whether an orchestrator, once started, looks at every task that is open."""
 
 
 @dataclass
@@ -117,7 +119,7 @@ class _Simulation:
         )
         self._clients: dict[str, SimulatedClient] = {}
         self._mains: dict[str, Callable[[Any], Awaitable[None]]] = {"planner": self._plan}
-        for number in range(self._rng.choice((1, 2))):
+        for number in range(self._rng.choice((1, 2, 2))):
             self._mains[f"orchestrator-{number}"] = self._orchestrate
         for number in range(self._rng.choice((1, 1, 2))):
             self._mains[f"executor-{number}"] = self._execute
@@ -191,7 +193,19 @@ class _Simulation:
             clock=lambda: self._broker.now + skew,
         )
         self.judge.observe(runner)
+        if self._parts.looks_at_start:
+            asyncio.create_task(self._look_at_open_tasks(runner))  # noqa: RUF006  # the process keeps it
         await self._parts.intake(client, runner).run(asyncio.Event())
+
+    async def _look_at_open_tasks(self, runner: Runner) -> None:
+        for task_id in [name for name, events in self._broker.tasks.items() if not events[-1].terminal]:
+            while True:
+                try:
+                    await runner.resume(task_id)
+                except Exception:
+                    await asyncio.sleep(1)
+                else:
+                    break
 
     async def _plan(self, client: Any) -> None:
         intake = PlannerIntake(client, Log(client, "planner"), _Planning(self._works), concurrency=4)

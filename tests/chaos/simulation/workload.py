@@ -58,7 +58,7 @@ def _work(rng: Random) -> Work:
 
 def _steps(rng: Random) -> list[Step]:
     names = "abcde"[: rng.randint(1, 5)]
-    match rng.choice(("linear", "parallel", "diamond", "any")):
+    match rng.choice(("linear", "parallel", "parallel", "diamond", "any")):
         case "linear":
             needs = {name: names[place - 1 : place] for place, name in enumerate(names)}
         case "parallel":
@@ -77,7 +77,9 @@ def _steps(rng: Random) -> list[Step]:
 
 
 def _behaviour(rng: Random) -> Behaviour:
-    match rng.choices(("succeeds", "fails", "silent"), (10, 1, 1))[0]:
+    match rng.choices(("succeeds", "stalls", "fails", "silent"), (20, 3, 2, 2))[0]:
+        case "stalls":  # beyond the limit of some steps: as a host that is suspended for a while
+            return Behaviour(rng.uniform(1, 3))
         case "fails":
             return Behaviour(rng.uniform(0, 0.2), rng.choice((ErrorCode.STEP_FAILED, ErrorCode.OOM_KILLED)))
         case "silent":

@@ -1,0 +1,143 @@
+"""Bugs that somebody could write, each a small change of one part: the simulation has to find every one of them."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from octollm.events.consumer import Delivery
+from octollm.events.envelope import Event, Position, event_id
+from octollm.events.log import Conflict, Log
+from octollm.orchestrator.cache import Entry
+from octollm.orchestrator.fold import evolve
+from octollm.orchestrator.intake import Handler, Intake
+from octollm.orchestrator.saga import Intent, Trigger
+from octollm.orchestrator.state import Ended, Open
+from tests.chaos.simulation.executor import Attempt, Behaviour, ExecutorModel
+from tests.chaos.simulation.known import CorrectedRunner, CorrectedTimers
+from tests.chaos.simulation.simulation import Parts
+
+
+class PositionalIds(CorrectedRunner):
+    """An id says which of the decisions it is, not what the decision is about."""
+
+    async def _append(self, task_id: str, entry: Entry, intent: Intent, trigger: Trigger) -> None:
+        await super()._append(task_id, entry, replace(intent, key="0"), trigger)
+
+
+class AckBeforeAppend(Intake):
+    """A delivery is answered before what follows from it is on record."""
+
+    async def _handle(self, stream: str, delivery: Delivery, handler: Handler) -> None:
+        await delivery.ack()
+        await super()._handle(stream, delivery, handler)
+
+
+class NoExpectation(Log):
+    """An append does not say after which event it belongs."""
+
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str], task_id: str) -> dict[str, Any]:
+        unguarded = {name: value for name, value in headers.items() if not name.startswith("Nats-Expected")}
+        return await super()._publish(subject, body, unguarded, task_id)
+
+
+class ConflictTakenAsStored(Log):
+    """The refusal of a replicated stream is not known, and passes for an ack."""
+
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str], task_id: str) -> dict[str, Any]:
+        ack = await super()._publish(subject, body, headers, task_id)
+        if ack.get("error", {}).get("err_code") == 10164:
+            return {"stream": "EVENTS", "seq": int(headers["Nats-Expected-Last-Subject-Sequence"]) + 1}
+        return ack
+
+
+class FoundIdTakenAsOwn(CorrectedRunner):
+    """An event of the own id, found after a conflict, passes for the own append; what stands before it is skipped."""
+
+    async def _append(self, task_id: str, entry: Entry, intent: Intent, trigger: Trigger) -> None:
+        assert isinstance(entry.state, Open)
+        expected = entry.state.position
+        try:
+            await self._log.append(task_id, intent, expected)
+        except Conflict:
+            own = event_id(task_id, intent.causation_id, intent.kind, intent.key)
+            found = [event for event in await self._log.read(task_id, after=expected) if event.id == own]
+            if found:
+                entry.state = evolve(entry.state, found[0])
+                return
+        await super()._append(task_id, entry, intent, trigger)
+
+
+class LateResultApplied(ExecutorModel):
+    """A result goes on record, whatever has become of its attempt."""
+
+    def may_append(self, since: list[Event], attempt: Attempt) -> bool:
+        return True
+
+
+class TimerNotSetAgain(CorrectedRunner):
+    """A task's deadline is set once, and not when it moves earlier or has come back."""
+
+    async def _watch(self, task_id: str, entry: Entry) -> None:
+        armed: set[str] = self.__dict__.setdefault("armed", set())
+        if task_id not in armed:
+            armed.add(task_id)
+            await super()._watch(task_id, entry)
+
+
+class EndedReopened(CorrectedRunner):
+    """A late timer or cancel finds a task that has ended as it was before its end."""
+
+    def _fold(self, entry: Entry, events: list[Event]) -> None:
+        before = entry.state
+        super()._fold(entry, events)
+        if isinstance(entry.state, Ended) and len(events) > 1:
+            super()._fold(unended := Entry(before), events[:-1])
+            last = replace(events[-1].position, terminal=False)
+            entry.state = replace(unended.state, position=last)
+
+
+class ClaimAfterSpawn(ExecutorModel):
+    """The claim is made when the program already runs."""
+
+    async def run_once(
+        self, dispatch: Event, attempt: Attempt, behaviour: Behaviour, cancel: asyncio.Event, expected: Position
+    ) -> tuple[Any, Position] | None:
+        if attempt in self.host.claims or await self.is_settled(dispatch, attempt):
+            return await super().run_once(dispatch, attempt, behaviour, cancel, expected)
+        report = await self.spawn(attempt, behaviour, cancel)
+        self.host.claims.add(attempt)
+        return report, expected
+
+
+class SideEffectRetried(ExecutorModel):
+    """A claimed attempt without a result is run again."""
+
+    async def run_once(
+        self, dispatch: Event, attempt: Attempt, behaviour: Behaviour, cancel: asyncio.Event, expected: Position
+    ) -> tuple[Any, Position] | None:
+        self.host.claims.discard(attempt)
+        return await super().run_once(dispatch, attempt, behaviour, cancel, expected)
+
+
+class FirstDeliveryTrusted(ExecutorModel):
+    """A delivery that says it is the first passes for one, though the broker may have forgotten the one before."""
+
+    async def is_settled(self, dispatch: Event, attempt: Attempt) -> bool:
+        return False
+
+
+CORRECT = Parts(timers=CorrectedTimers, runner=CorrectedRunner, looks_at_start=True)
+
+BUGS: dict[str, Parts] = {
+    "positional id instead of key": replace(CORRECT, runner=PositionalIds),
+    "ack before append": replace(CORRECT, intake=AckBeforeAppend),
+    "no expected sequence": replace(CORRECT, log=NoExpectation),
+    "10164 taken as stored": replace(CORRECT, log=ConflictTakenAsStored),
+    "own id in the log taken as own append": replace(CORRECT, runner=FoundIdTakenAsOwn),
+    "late result applied": replace(CORRECT, executor=LateResultApplied),
+    "timer not set again": replace(CORRECT, runner=TimerNotSetAgain),
+    "terminal state reopened": replace(CORRECT, runner=EndedReopened),
+    "claim after spawn": replace(CORRECT, executor=ClaimAfterSpawn),
+    "retry of a side effect": replace(CORRECT, executor=SideEffectRetried),
+    "first delivery trusted": replace(CORRECT, executor=FirstDeliveryTrusted),
+}
