@@ -2,12 +2,14 @@
 //!
 //! * [`carrier`] the generated payload types; [`schema`] decides whether a payload is valid
 //! * [`envelope`] stored and new events, positions, ids, the hash chain
+//! * [`chain`] verifies the hash chain over exported events
 //! * [`bus`] the connection; [`log`] append, read, follow; [`consumer`] durable deliveries
 //! * [`streams`] makes streams and consumers; [`config`], [`errors`], [`service`] are what every service needs
 //! * [`testing`] (feature `testing`) starts a real broker
 
 pub mod bus;
 pub mod carrier;
+pub mod chain;
 pub mod config;
 pub mod consumer;
 pub mod envelope;
