@@ -56,3 +56,23 @@ fn a_test_server_dies_with_its_owner_also_in_a_panic() {
     assert!(outcome.is_err());
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }
+
+#[tokio::test]
+async fn a_key_file_that_is_none_is_named_but_not_shown() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret-canary").unwrap();
+    for (path, missing) in [(file.path().to_owned(), false), ("no/such.nk".into(), true)] {
+        let settings = NatsSettings {
+            nkey_file: Some(path.clone()),
+            ..NatsSettings::default()
+        };
+        let error = Bus::connect(&settings, "reflex").await.unwrap_err();
+        match &error {
+            ConnectError::KeyFile { .. } => assert!(missing),
+            ConnectError::Key { .. } => assert!(!missing),
+            other => panic!("{other}"),
+        }
+        let text = error.to_string();
+        assert!(text.contains(path.to_str().unwrap()) && !text.contains("canary"));
+    }
+}
