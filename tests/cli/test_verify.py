@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -206,6 +208,30 @@ async def test_a_whole_log_on_a_broker_of_its_own(octo: Octo) -> None:
         reports = [json.loads(line) for line in (await verify("--json")).stdout.splitlines()]
         assert [report["task_id"] for report in reports if not report["intact"]] == [tasks[3]]
         await client.close()
+
+
+async def test_who_may_not_read_the_log_is_told_so_and_who_may_can_verify_it(tmp_path: Path) -> None:
+    """In a process of its own: nothing but the failure is said."""
+    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("OCTO_")}
+    async with Stack(options) as stack:
+
+        async def verify(**environment: str) -> tuple[int | None, str]:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "octollm.cli.main", "verify", "--all", "--nats", stack.nats_url),
+                env=plain | environment,
+                cwd=tmp_path,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, errors = await process.communicate()
+            return process.returncode, errors.decode()
+
+        exit_code, said = await verify()
+        assert exit_code == Exit.INFRASTRUCTURE
+        assert "FORBIDDEN" in said
+        assert "OCTO_NATS__NKEY_FILE" in said
+        assert "Traceback" not in said
+        assert (await verify(OCTO_NATS__NKEY_FILE=str(stack.nkey_file())))[0] == Exit.DONE
 
 
 async def test_a_person_sees_how_far_it_is(nats_url: str, nats: bus.Client, task_id: str) -> None:

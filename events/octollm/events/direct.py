@@ -175,6 +175,8 @@ async def _unless(denied: asyncio.Future[None], answer: Any, call: str) -> Any:
         return await waiting
     finally:
         waiting.cancel()
+        # Seen to its end: else what it ends with, once the connection is closed, is told as unhandled.
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 def _stored(answer: Msg) -> Stored:

@@ -14,7 +14,7 @@ from octollm.cli.log_reader import connected
 from octollm.cli.terminal import Terminal
 from octollm.events.chain import Message
 from octollm.events.config import NatsSettings
-from octollm.events.direct import DirectGetFailed, Stored, batch
+from octollm.events.direct import DirectGetDenied, DirectGetFailed, Stored, batch
 from octollm.events.log import STREAM
 
 STDIN = Path("-")
@@ -38,6 +38,9 @@ async def stored(nats: NatsSettings, subject: str) -> AsyncGenerator[tuple[Messa
         while more:
             try:
                 messages, more = await batch(client, STREAM, subject, first, _BATCH, _ANSWER_S)
+            except DirectGetDenied as error:
+                hint = "name the key of somebody who may read the log (OCTO_NATS__NKEY_FILE)"
+                raise Failure(str(error), hint, Exit.INFRASTRUCTURE, code="FORBIDDEN") from error
             except DirectGetFailed as error:
                 hint = "run `octo doctor`; nothing was changed by reading"
                 raise Failure(f"the log can't be read: {error}", hint, Exit.INFRASTRUCTURE) from error
