@@ -10,9 +10,11 @@ from octollm.events.log import Conflict, Log
 from octollm.orchestrator.cache import Entry
 from octollm.orchestrator.fold import evolve
 from octollm.orchestrator.intake import Handler, Intake
+from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.saga import Intent, Trigger
 from octollm.orchestrator.state import Ended, Open
 from tests.chaos.simulation.executor import Attempt, Behaviour, ExecutorModel
+from tests.chaos.simulation.faults import Faults
 from tests.chaos.simulation.known import CorrectedRunner, CorrectedTimers
 from tests.chaos.simulation.simulation import Parts
 
@@ -119,14 +121,7 @@ class SideEffectRetried(ExecutorModel):
         return await super().run_once(dispatch, attempt, behaviour, cancel, expected)
 
 
-class FirstDeliveryTrusted(ExecutorModel):
-    """A delivery that says it is the first passes for one, though the broker may have forgotten the one before."""
-
-    async def is_settled(self, dispatch: Event, attempt: Attempt) -> bool:
-        return False
-
-
-CORRECT = Parts(timers=CorrectedTimers, runner=CorrectedRunner, looks_at_start=True)
+CORRECT = Parts(timers=CorrectedTimers, runner=CorrectedRunner)
 
 BUGS: dict[str, Parts] = {
     "positional id instead of key": replace(CORRECT, runner=PositionalIds),
@@ -139,5 +134,62 @@ BUGS: dict[str, Parts] = {
     "terminal state reopened": replace(CORRECT, runner=EndedReopened),
     "claim after spawn": replace(CORRECT, executor=ClaimAfterSpawn),
     "retry of a side effect": replace(CORRECT, executor=SideEffectRetried),
-    "first delivery trusted": replace(CORRECT, executor=FirstDeliveryTrusted),
 }
+
+
+# What the simulation found in the code as it is: the corrected system, with one correction taken back.
+
+
+class GivesUpByOwnClock(CorrectedRunner):
+    """An arm is given up by the time that an own append was folded with, which is that of what caused it."""
+
+    _settle = Runner._settle
+
+
+class StaleReadTrusted(CorrectedRunner):
+    """A read that lags behind the delivered event passes for the whole log, and the delivery is acked."""
+
+    event = Runner.event
+
+
+class LaterTimerSet(CorrectedRunner):
+    """Who knows nothing but a task's first event sets its last deadline, in the place of an earlier one."""
+
+    _watch = Runner._watch
+
+
+class RearmsWhatIsCached(CorrectedRunner):
+    """After a crash of the broker, tasks that are in hand or no longer in memory keep a timer that is gone."""
+
+    rearm = Runner.rearm
+
+    async def start(self) -> None:
+        await CorrectedRunner.rearm(self)
+
+
+class StartsWithoutALook(CorrectedRunner):
+    """A task whose timer and whose orchestrator went down together waits for ever."""
+
+    async def start(self) -> None:
+        return None
+
+
+class FirstDeliveryTrusted(ExecutorModel):
+    """A delivery that says it is the first passes for one, though the broker has forgotten the one before."""
+
+    async def is_settled(self, dispatch: Event, attempt: Attempt) -> bool:
+        return False
+
+
+_RESTARTS = Faults(restarts=3)
+_LOSSES = Faults(lost_answer=0.5, kills=3, slow=0.1, delay_s=0.5)
+
+DEFECTS: dict[str, tuple[Parts, Faults | None]] = {
+    "gives up by its own clock": (replace(CORRECT, runner=GivesUpByOwnClock), None),
+    "stale read trusted": (replace(CORRECT, runner=StaleReadTrusted), None),
+    "later timer set": (replace(CORRECT, runner=LaterTimerSet), _LOSSES),
+    "rearms only what is cached": (replace(CORRECT, runner=RearmsWhatIsCached), _RESTARTS),
+    "starts without a look": (replace(CORRECT, runner=StartsWithoutALook), Faults(restarts=3, machine=1.0)),
+    "first delivery trusted": (replace(CORRECT, executor=FirstDeliveryTrusted), _RESTARTS),
+}
+"""With the faults that show it soonest; None for those that the seed draws."""

@@ -10,7 +10,8 @@ class Faults:
 
     lost_request: it never reaches the broker. lost_reply: the broker has done what it was asked, nobody is told.
     slow: on its way for up to `delay_s`. crash: of a process at a message it sends, before the broker has it or after.
-    restarts: of the broker, `unsynced_s` of its consumers' state and (on one node) timers forgotten. stale: a read
+    kills: of any process, at any moment. restarts: of the broker, `machine` of them with all that runs beside it;
+    `unsynced_s` of its consumers' state and (on one node) schedules are forgotten then. stale: a read that is
     answered by a replica that is behind by up to `lag_s`. late_timer, double_timer: of a schedule.
     """
 
@@ -20,6 +21,8 @@ class Faults:
     slow: float = 0.0
     delay_s: float = 0.0
     crash: float = 0.0
+    kills: int = 0
+    machine: float = 0.0
     restarts: int = 0
     unsynced_s: float = 0.1
     stale: float = 0.0
@@ -40,8 +43,10 @@ class Faults:
             lost_answer=rate(0.3),
             slow=rate(0.1),
             delay_s=rng.choice((0.05, 0.5, 4.0)),
-            crash=rate(0.04),
-            restarts=rng.choice((0, 0, 1, 2)),
+            crash=rate(0.06),
+            kills=rng.choice((0, 0, 3)),
+            machine=rate(0.6),
+            restarts=rng.choice((0, 1, 2, 3)),
             stale=rate(0.3),
             late_timer=rate(0.5),
             double_timer=rate(0.5),

@@ -4,6 +4,7 @@ Each correction stands beside the test that shows the defect in the code as it i
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -55,9 +56,16 @@ class CorrectedRunner(Runner):
                     )
             await self._settle(event.task_id, entry, FOLDED)
 
+    open_tasks: Callable[[], list[str]]
+    """The tasks that are open by the log, wherever a reader of it gets them from."""
+
+    async def start(self) -> None:
+        """Looks at every open task: a crash of broker and orchestrator together leaves no schedule and no memory."""
+        await self.rearm()
+
     async def rearm(self) -> None:
-        # Also the tasks in hand: what their handlers know of timers is as old.
-        for task_id in (*self._cache.open_tasks(), *self._cache._locks):
+        # Not what is in memory: that lacks what was evicted, and what a handler has in hand with a timer now gone.
+        for task_id in self.open_tasks():
             await self.resume(task_id)
 
     async def _settle(self, task_id: str, entry: Entry, trigger: Trigger) -> None:

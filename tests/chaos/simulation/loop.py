@@ -39,6 +39,9 @@ class Process:
         self.alive = False
         for task in tuple(self._tasks):
             task.cancel()
+        if self._tasks:
+            # Before Python 3.12 asyncio.wait_for may swallow a cancellation.
+            asyncio.get_running_loop().call_later(1, self.kill)
 
 
 class _Selector:

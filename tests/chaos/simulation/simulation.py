@@ -18,11 +18,11 @@ import structlog
 
 from octollm.events.carrier import TaskCancel, TaskReceived
 from octollm.events.envelope import NewEvent, Position, envelope
-from octollm.events.log import Log
+from octollm.events.log import Log, LogError
 from octollm.events.schema import encode
 from octollm.orchestrator.intake import Intake
-from octollm.orchestrator.runner import Runner
-from octollm.orchestrator.timers import Timers
+from octollm.orchestrator.runner import Runner, Stuck
+from octollm.orchestrator.timers import TimerNotSet, Timers
 from octollm.planner.intake import Intake as PlannerIntake
 from octollm.planner.outcome import Outcome
 from octollm.planner.planning import Planning
@@ -32,6 +32,7 @@ from tests.chaos.simulation.client import SimulatedClient
 from tests.chaos.simulation.executor import ExecutorModel, Host
 from tests.chaos.simulation.faults import Faults
 from tests.chaos.simulation.invariants import Judge, Violation
+from tests.chaos.simulation.known import CorrectedRunner
 from tests.chaos.simulation.loop import Process, VirtualLoop
 from tests.chaos.simulation.workload import Work
 from tests.orchestrator.history import received
@@ -52,8 +53,6 @@ class Parts:
     runner: type[Runner] = Runner
     intake: type[Intake] = Intake
     executor: type[ExecutorModel] = ExecutorModel
-    looks_at_start: bool = False
-    """Whether an orchestrator, once started, looks at every task that is open."""
 
 
 @dataclass
@@ -70,10 +69,10 @@ class Run:
         return f"seed {self.seed}:\n{broken}\n" + "\n".join(self.history)
 
 
-def run(seed: int, parts: Parts | None = None) -> Run:
-    """Runs a seed to its end. The same seed and parts give the same run, to the byte."""
+def run(seed: int, parts: Parts | None = None, faults: Faults | None = None) -> Run:
+    """Runs a seed to its end, with faults drawn from it unless given. The same in, the same run, to the byte."""
     loop = VirtualLoop()
-    simulation = _Simulation(loop, seed, parts or Parts())
+    simulation = _Simulation(loop, seed, parts or Parts(), faults)
     try:
         with _without_clocks(loop, Random(seed)):
             loop.run_until_complete(simulation.run())
@@ -99,7 +98,7 @@ class _Planning(Planning):
 
 
 class _Simulation:
-    def __init__(self, loop: VirtualLoop, seed: int, parts: Parts) -> None:
+    def __init__(self, loop: VirtualLoop, seed: int, parts: Parts, faults: Faults | None) -> None:
         self._loop = loop
         self._rng = Random(seed)
         self._parts = parts
@@ -112,7 +111,7 @@ class _Simulation:
         self._broker = Broker(
             loop,
             self._rng,
-            Faults.draw(self._rng),
+            faults or Faults.draw(self._rng),
             replicated=self._rng.random() < 0.5,
             saga_wait_s=5.0,
             arm_wait_s=self._arm_wait_s,
@@ -136,6 +135,7 @@ class _Simulation:
             if work.cancelled is not None:
                 world.start(self._cancel(work, work.cancelled))
         world.start(self._restart_broker())
+        world.start(self._kill_processes())
         await asyncio.sleep(CHAOS_S)
         self._calm()
         while not (self.judge.all_ended and self._broker.is_idle) and self._loop.now < LONGEST_S:
@@ -193,19 +193,22 @@ class _Simulation:
             clock=lambda: self._broker.now + skew,
         )
         self.judge.observe(runner)
-        if self._parts.looks_at_start:
-            asyncio.create_task(self._look_at_open_tasks(runner))  # noqa: RUF006  # the process keeps it
+        if isinstance(runner, CorrectedRunner):
+            runner.open_tasks = self._open_tasks
+            asyncio.create_task(self._look_around(runner))  # noqa: RUF006  # the process keeps it
         await self._parts.intake(client, runner).run(asyncio.Event())
 
-    async def _look_at_open_tasks(self, runner: Runner) -> None:
-        for task_id in [name for name, events in self._broker.tasks.items() if not events[-1].terminal]:
-            while True:
-                try:
-                    await runner.resume(task_id)
-                except Exception:
-                    await asyncio.sleep(1)
-                else:
-                    break
+    def _open_tasks(self) -> list[str]:
+        return [task_id for task_id, events in self._broker.tasks.items() if not events[-1].terminal]
+
+    async def _look_around(self, runner: CorrectedRunner) -> None:
+        while True:
+            try:
+                await runner.start()
+            except (LogError, TimerNotSet, Stuck):
+                await asyncio.sleep(1)
+            else:
+                return
 
     async def _plan(self, client: Any) -> None:
         intake = PlannerIntake(client, Log(client, "planner"), _Planning(self._works), concurrency=4)
@@ -239,11 +242,24 @@ class _Simulation:
             self._broker.crash()
             for client in self._clients.values():
                 client.disconnect()
+            if self._rng.random() < self._broker.faults.machine:
+                for client in tuple(self._clients.values()):
+                    self._kill(client, "with the machine")
             await asyncio.sleep(self._rng.uniform(0.1, 1))
             self._broker.note("the broker is back")
             self._broker.start()
             for name in tuple(self._clients):
                 self._loop.call_later(self._rng.uniform(0.01, 0.3), self._reconnect, name)
+
+    async def _kill_processes(self) -> None:
+        for _ in range(self._broker.faults.kills):
+            await asyncio.sleep(self._rng.uniform(0, CHAOS_S / 3))
+            self._kill(self._clients[self._rng.choice(tuple(self._mains))], "out of the blue")
+
+    def _kill(self, client: SimulatedClient, why: str) -> None:
+        if client.process.alive:
+            self._broker.note(f"{client.process.name}: killed {why}")
+            self._crashed(client.process)
 
     def _reconnect(self, name: str) -> None:
         self._clients[name].reconnect()
