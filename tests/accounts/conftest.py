@@ -28,10 +28,12 @@ class Account:
         self.client = client
         self.errors = errors
 
-    async def refused(self, subject: str, body: bytes = b"{}", reply: str = "", **headers: str) -> float | None:
+    async def refused(
+        self, subject: str, body: bytes = b"{}", reply: str = "", headers: dict[str, str] | None = None
+    ) -> float | None:
         """Publishes; after how many seconds the broker refused it, None when it took it."""
         began = time.monotonic()
-        await self.client.publish(subject, body, reply=reply or self.client.new_inbox(), headers=headers or None)
+        await self.client.publish(subject, body, reply=reply or self.client.new_inbox(), headers=headers)
         told = await self._told(f'publish to "{subject}"')
         return told - began if told else None
 
@@ -53,11 +55,11 @@ class Account:
                 await self.errors.more.wait()
         return self.errors.told(what)
 
-    async def ask(self, subject: str, body: bytes = b"{}", **headers: str) -> Msg:
+    async def ask(self, subject: str, body: bytes = b"{}", headers: dict[str, str] | None = None) -> Msg:
         """A request that is answered; what a pull delivers comes under its own subject, so each has an inbox."""
         inbox = self.client.new_inbox()
         answers = await self.client.subscribe(inbox)
-        await self.client.publish(subject, body, reply=inbox, headers=headers or None)
+        await self.client.publish(subject, body, reply=inbox, headers=headers)
         answer = await answers.next_msg(5)
         await answers.unsubscribe()
         return answer

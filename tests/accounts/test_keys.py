@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -55,13 +56,11 @@ def test_keys_are_made_once(tmp_path: Path) -> None:
 
 
 async def test_a_log_of_another_account_is_not_left_behind(tmp_path: Path) -> None:
-    def options(**more: bool) -> StackOptions:
-        return StackOptions(data_dir=tmp_path, ports="free", servers=frozenset({"nats"}), services=(), **more)
-
-    async with Stack(options(accounts=False)):
+    options = StackOptions(data_dir=tmp_path, ports="free", servers=frozenset({"nats"}), services=())
+    async with Stack(replace(options, accounts=False)):
         pass
     with pytest.raises(StackError, match="new data directory"):
-        await Stack(options()).start()
+        await Stack(options).start()
 
 
 async def test_the_operator_s_key_is_named_in_the_state(stack: Stack) -> None:

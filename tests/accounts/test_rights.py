@@ -127,7 +127,7 @@ async def test_events_and_commands(name: str, account: Connect, stored: Stored) 
         before = await stored()
         if name in writers:
             at = {"Nats-Schedule": "@at 2099-01-01T00:00:00Z", "Nats-Schedule-Target": f"timer.fired.{task_id}"}
-            ack = json.loads((await me.ask(subject, **(at if subject.startswith("timer") else {}))).data)
+            ack = json.loads((await me.ask(subject, headers=at if subject.startswith("timer") else None)).data)
             assert ack["seq"] == (await stored())[ack["stream"]][0] == before[ack["stream"]][0] + 1, subject
         else:
             assert await refused(me, subject), subject
@@ -250,6 +250,6 @@ async def test_a_trace_aimed_at_a_foreign_subject_lands_nothing(name: str, accou
     target = f"task.rejected.{uuid.uuid4()}" if name != "reflex" else f"task.approved.{uuid.uuid4()}"
     written = [f"{kind}.{uuid.uuid4()}" for kind, writers in WRITERS.items() if name in writers]
     for subject in [*written, "$JS.API.DIRECT.GET.EVENTS"]:
-        await me.refused(subject, **{"Nats-Trace-Dest": target})
+        await me.refused(subject, headers={"Nats-Trace-Dest": target})
     await (await account("reflex")).ask(f"task.received.{uuid.uuid4()}")
     assert target not in (await stored())["EVENTS"][3]

@@ -202,4 +202,6 @@ class Log:
 
 
 def _event(message: Stored) -> Event:
-    return Event.parse(message.subject, message.headers, message.data, message.seq, message.stored_at)
+    """The event in a stored message: of its headers the envelope, not what guarded the append."""
+    kept = {name: value for name, value in message.headers.items() if name == "content-type" or name.startswith("ce-")}
+    return Event.parse(message.subject, kept, message.data, message.seq, message.stored_at)
