@@ -174,9 +174,10 @@ async def _unless(denied: asyncio.Future[None], answer: Any, call: str) -> Any:
             raise DirectGetDenied(f"the broker does not let this service call {call}")
         return await waiting
     finally:
-        waiting.cancel()
-        # Seen to its end: else what it ends with, once the connection is closed, is told as unhandled.
-        await asyncio.gather(waiting, return_exceptions=True)
+        if not waiting.done():
+            waiting.cancel()
+            # Seen to its end: else what it ends with, once the connection is closed, is told as unhandled.
+            await asyncio.gather(waiting, return_exceptions=True)
 
 
 def _stored(answer: Msg) -> Stored:
