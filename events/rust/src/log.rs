@@ -247,6 +247,7 @@ impl Log {
     }
 
     /// Reads the log from `start_seq` on, in order and for ever; `subjects` are wildcards, none means everything.
+    /// It makes a consumer, which no service may do where accounts are apart (`events/README.md`, Who may do what).
     pub fn follow(&self, start_seq: u64, subjects: &[&str]) -> Follow {
         Follow(Pull::ordered(
             self.bus.clone(),
