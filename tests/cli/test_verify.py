@@ -154,6 +154,14 @@ def test_every_vector_is_told(octo: Octo, path: Path) -> None:
             assert f"#{finding['seq']} {finding['code']}  the event" in told.stdout
 
 
+def test_of_two_last_events_that_contradict_each_other_neither_is_accused_alone(octo: Octo) -> None:
+    result = octo("verify", "--file", str(VECTORS / "changed-body-before-last.jsonl"))
+    assert "#21 CHANGED" in result.stdout
+    assert "or #23 itself was changed" in result.stdout
+    sure = octo("verify", "--file", str(VECTORS / "changed-body.jsonl"))
+    assert "itself was changed" not in sure.stdout
+
+
 @pytest.mark.parametrize(
     "content", [b"no json\n", b'{"seq":1}\n', b"\xff\n", b"[" * 2_000_000, b'{"seq":0,"subject":"a.b.c"}']
 )

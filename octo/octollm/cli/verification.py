@@ -164,7 +164,7 @@ def _findings(report: TaskReport) -> Text:
     for finding in report.findings[:TOLD]:
         text.append(f"  #{finding.seq} ", style="bold")
         text.append(f"{finding.code}", style="red")
-        text.append(f"  {_words(finding)}\n")
+        text.append(f"  {_words(finding, report.last.seq)}\n")
     if (more := len(report.findings) - TOLD) > 0:
         text.append(f"  and {more} more; --json tells them all\n")
     if report.unexamined:
@@ -178,11 +178,13 @@ def _findings(report: TaskReport) -> Text:
     return text
 
 
-def _words(finding: Finding) -> str:
+def _words(finding: Finding, last: int) -> str:
     said = "no version" if finding.version is None else f"version {finding.version}"
     parts = [f"the event ({said}) {_WORDS[finding.code]}"]
     if finding.detail:
         parts.append(finding.detail)
     if finding.witness is not None and (witness := _WITNESS.get(finding.code)):
         parts.append(witness.format(finding.witness))
+        if finding.code is Code.CHANGED and finding.witness == last:
+            parts.append(f"or #{last} itself was changed: nothing follows it that would tell")
     return ": ".join((parts[0], "; ".join(parts[1:]))) if parts[1:] else parts[0]
