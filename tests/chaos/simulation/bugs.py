@@ -185,8 +185,8 @@ _RESTARTS = Faults(restarts=3)
 _LOSSES = Faults(lost_answer=0.5, kills=3, slow=0.1, delay_s=0.5)
 
 DEFECTS: dict[str, tuple[Parts, Faults | None]] = {
-    "gives up by its own clock": (replace(CORRECT, runner=GivesUpByOwnClock), None),
-    "stale read trusted": (replace(CORRECT, runner=StaleReadTrusted), None),
+    "gives up by its own clock": (replace(CORRECT, runner=GivesUpByOwnClock), _LOSSES),
+    "stale read trusted": (replace(CORRECT, runner=StaleReadTrusted), Faults(stale=0.8)),
     "later timer set": (replace(CORRECT, runner=LaterTimerSet), _LOSSES),
     "rearms only what is cached": (replace(CORRECT, runner=RearmsWhatIsCached), _RESTARTS),
     "starts without a look": (replace(CORRECT, runner=StartsWithoutALook), Faults(restarts=3, machine=1.0)),
