@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from octollm.cli import stack_checks
+from octollm.cli.finding import Verdict
 from octollm.events import bus, direct
 from octollm.events.config import ConfigError, NatsSettings
 from octollm.events.envelope import NewEvent, Position
@@ -145,8 +147,8 @@ async def test_the_rust_log_is_told_at_once(stack: Stack) -> None:
         took.append(time.monotonic() - began)
         assert "may not write task.received." in answer["error"]
     assert min(took) < AT_ONCE_S
-    rust.stdin.close()
-    assert await rust.wait() == 0
+    await rust.communicate()
+    assert rust.returncode == 0
 
 
 async def test_a_reader_needs_no_consumer(stack: Stack) -> None:
@@ -174,3 +176,8 @@ async def test_a_reader_needs_no_consumer(stack: Stack) -> None:
     assert time.monotonic() - began < 1.5
     await client.close()
     await writer.close()
+
+
+async def test_the_doctor_looks_with_the_operator_s_key(stack: Stack) -> None:
+    findings = [finding async for finding in stack_checks.broker(settings(stack, "operator"))]
+    assert [(finding.name, finding.verdict) for finding in findings] == [("nats", Verdict.OK), ("streams", Verdict.OK)]
