@@ -147,6 +147,7 @@ async def test_the_rust_log_is_told_at_once(stack: Stack) -> None:
         took.append(time.monotonic() - began)
         assert "may not write task.received." in answer["error"]
     assert min(took) < AT_ONCE_S
+    rust.stdin.close()
     await rust.communicate()
     assert rust.returncode == 0
 
