@@ -33,6 +33,8 @@ const ARM: &str = "executor";
 const BEAT: Duration = Duration::from_secs(10);
 /// When a delivery that can't be handled now comes again.
 const LATER: Duration = Duration::from_secs(2);
+/// How old a dispatch may be to be run without a look into the log.
+const FRESH: Duration = Duration::from_secs(1);
 /// Between two tries to put a result on record.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -228,7 +230,7 @@ impl Worker {
         let entered = Entered::new(self, attempt).ok_or(Trouble::Running)?;
         let is_overdue = is_overdue(dispatched);
         let mut expected = dispatch.position();
-        if is_again || is_overdue {
+        if is_again || is_overdue || is_stale(dispatch) {
             let events = self.log.read(attempt.task_id, Some(&expected)).await?;
             match Standing::after(&events, attempt) {
                 Standing::Closed => return self.release(attempt),
@@ -477,6 +479,11 @@ impl Worker {
 fn is_overdue(dispatched: &StepDispatched) -> bool {
     OffsetDateTime::parse(&dispatched.deadline, &Rfc3339)
         .is_ok_and(|deadline| deadline <= OffsetDateTime::now_utc())
+}
+
+/// The dispatch has waited: it may have been cancelled or settled before anybody listened here.
+fn is_stale(dispatch: &Event) -> bool {
+    OffsetDateTime::now_utc() - dispatch.stored_at > FRESH
 }
 
 /// An attempt that is entered as running here, until the value is dropped.
