@@ -1,4 +1,4 @@
-"""Servers that tests share: one broker per test process, tests kept apart by task ids."""
+"""Servers that tests share: one broker per module, its tests kept apart by task ids."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -12,9 +12,9 @@ from octollm.events.config import NatsSettings
 from octollm.stack import Stack, StackOptions
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def nats_url() -> AsyncIterator[str]:
-    """A nats-server of this test process with the streams of the contract."""
+    """A nats-server of this module with the streams of the contract: no other module's events meet its consumers."""
     options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
     async with Stack(options) as stack:
         yield stack.nats_url
