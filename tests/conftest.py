@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import pytest_asyncio
 from octollm.events import bus
 from octollm.events.config import NatsSettings
 from octollm.stack import Stack, StackOptions
+from tests.servers import given
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def nats_url() -> AsyncIterator[str]:
     """A nats-server of this module with the streams of the contract: no other module's events meet its consumers."""
-    options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
-    async with Stack(options) as stack:
-        yield stack.nats_url
+    with given("nats") as urls:
+        options = StackOptions(ephemeral=True, ports="free", servers=frozenset({"nats"}), services=())
+        async with Stack(replace(options, nats_url=urls.get("nats"))) as stack:
+            yield stack.nats_url
 
 
 @pytest_asyncio.fixture
