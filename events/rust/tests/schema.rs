@@ -88,7 +88,7 @@ fn every_error_names_its_place_and_its_limit() {
         (
             json!({ "goal": "x", "files": [{ "path": "/etc/passwd", "type": "file" }] }),
             "/files/0/path",
-            "has the wrong form: A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no NUL.",
+            "has the wrong form: A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no control characters.",
         ),
         (
             step(json!({ "kind": "shell" })),
