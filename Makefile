@@ -32,8 +32,9 @@ target/debug/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
 	cargo build --locked --bins
 	@touch $@
 
-demo: .venv/installed target/release/octollm-executor ## Start everything, run nine tasks, check each against the log
-	$(BIN)/octo demo
+# The quick build: a newcomer should not wait for the optimiser.
+demo: .venv/installed target/debug/octollm-executor ## Start everything, run nine tasks, check each against the log
+	OCTO_BIN_DIR=target/debug $(BIN)/octo demo
 
 up: .venv/installed target/release/octollm-executor ## Start everything and keep it running
 	$(BIN)/octo up
@@ -44,7 +45,7 @@ test-rust: .venv/installed
 	cargo test --locked --workspace --all-features --quiet
 
 test-python: .venv/installed target/debug/octollm-executor
-	OCTO_BIN_DIR=target/debug $(PY) -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
+	OCTO_BIN_DIR=target/debug $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: .venv/installed ## Check formats, types, lints, and that generated code follows the schemas
 	$(BIN)/ruff format --check .

@@ -1,7 +1,8 @@
-"""Servers that tests share: one broker per test process, tests kept apart by task ids."""
+"""Servers that tests share: one broker per module, its tests kept apart by task ids."""
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import pytest_asyncio
 from octollm.events import bus
 from octollm.events.config import NatsSettings
 from octollm.stack import Stack, StackOptions
+from tests.servers import given
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def nats_url() -> AsyncIterator[str]:
-    """A nats-server of this test process with the streams of the contract."""
-    options = StackOptions(ephemeral=True, ports="free", accounts=False, servers=frozenset({"nats"}), services=())
-    async with Stack(options) as stack:
-        yield stack.nats_url
+    """A nats-server of this module with the streams of the contract: no other module's events meet its consumers."""
+    with given("nats") as urls:
+        options = StackOptions(ephemeral=True, ports="free", accounts=False, servers=frozenset({"nats"}), services=())
+        async with Stack(replace(options, nats_url=urls.get("nats"))) as stack:
+            yield stack.nats_url
 
 
 @pytest_asyncio.fixture

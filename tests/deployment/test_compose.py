@@ -49,8 +49,8 @@ def test_our_services_are_confined(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_variables_follow_the_configuration_scheme(name: str) -> None:
     for variable in SERVICES[name]["environment"]:
-        prefix, section, key = variable.split("_", 1)[0], *variable.removeprefix("OCTO_").split("__")
-        assert prefix == "OCTO"
+        assert variable.startswith("OCTO_")
+        section, key = variable.removeprefix("OCTO_").split("__")
         assert section.lower() in SECTIONS
         assert key.isupper()
 

@@ -86,7 +86,7 @@ async def test_readers_and_consumers_survive_a_broker_restart() -> None:
         assert [event.seq for event in await take_some(follower, 3)] == after
         async with asyncio.timeout(30):
             assert {(await anext(consumer)).seq for _ in range(3)} == set(after)
-        await follower.aclose()  # type: ignore[attr-defined]
+        await follower.aclose()
         await client.close()
 
 

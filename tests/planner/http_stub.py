@@ -12,13 +12,14 @@ from typing import Any
 class Reply:
     """What the server does with one request.
 
-    after_s: waits before it answers. cut: closes the connection after so many bytes of the answer.
+    after_s, after: what it waits for before it answers. cut: closes the connection after so many bytes of the answer.
     """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     after_s: float = 0.0
+    after: asyncio.Event | None = None
     cut: int | None = None
 
 
@@ -67,6 +68,8 @@ class HttpStub:
                 self.requests.append(request)
                 reply = self.script.popleft() if self.script else self.otherwise(request)
                 await asyncio.sleep(reply.after_s)
+                if reply.after is not None:
+                    await reply.after.wait()
                 answer = _written(reply)
                 writer.write(answer if reply.cut is None else answer[: reply.cut])
                 await writer.drain()

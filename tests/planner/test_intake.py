@@ -67,6 +67,11 @@ async def append(client: Client, after: Event, payload: Payload) -> Event:
     return await Log(client, "orchestrator").append(after.task_id, new, after.position)
 
 
+async def first(client: Client, task_id: str) -> Event:
+    """The task's first event from the log: the planner may be at work before `submit` has returned."""
+    return (await Log(client, "test").read(task_id))[0]
+
+
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
     """Waits for a condition; fails at the deadline."""
     try:
@@ -166,7 +171,7 @@ async def test_a_task_that_no_longer_waits_gets_no_plan(nats: Client, kind: str,
     planning, late, conflicts = Interrupted(), sample("late_total"), sample("conflicts_total")
 
     async def moved_on() -> None:
-        await append(nats, task, example(kind))
+        await append(nats, await first(nats, task_id), example(kind))
 
     planning.meanwhile[task_id] = moved_on
     async with running(nats, planning):
@@ -181,7 +186,7 @@ async def test_a_task_that_moved_on_but_still_waits_gets_its_plan(nats: Client, 
     planning = Interrupted()
 
     async def moved_on() -> None:
-        await append(nats, task, example("step.failed"))
+        await append(nats, await first(nats, task_id), example("step.failed"))
 
     planning.meanwhile[task_id] = moved_on
     async with running(nats, planning):
@@ -195,7 +200,7 @@ async def test_a_redelivered_task_that_is_planned_is_left_alone(nats: Client, ta
     planning, settled = Interrupted(), sample("already_settled_total")
 
     async def crash_after_the_append() -> None:
-        await append(nats, task, example("task.planned"))
+        await append(nats, await first(nats, task_id), example("task.planned"))
         raise RuntimeError("the answer to the broker is lost")
 
     planning.meanwhile[task_id] = crash_after_the_append

@@ -225,7 +225,7 @@ async def test_what_passes_is_tried_again(planner: ModelPlanner, chat: HttpStub,
 
 async def test_a_silent_model_is_given_up(provider: OpenAIChat, screen: Screen, chat: HttpStub) -> None:
     chat.otherwise = lambda _: said(GOOD_PLAN, after_s=30)
-    outcome = await failed(ModelPlanner(provider, screen, limits(call_seconds=0.1)))
+    outcome = await failed(ModelPlanner(provider, screen, limits(call_seconds=1)))
     assert (outcome.class_, outcome.retryable, len(chat.requests)) == (Class.timeout, True, 3)
 
 

@@ -128,7 +128,8 @@ async def test_its_metrics_move(chat: HttpStub, reflex: HttpStub) -> None:
         chat.script += [error(500), said("prose")]
         await history(client, await submit(client, received("Greet me")), 2)
 
-        chat.script.append(said(GOOD_PLAN, after_s=0.5))
+        meanwhile = asyncio.Event()
+        chat.script.append(said(GOOD_PLAN, after=meanwhile))
         cancelled = await submit(client, received("Greet me"))
 
         async def in_flight() -> bool:
@@ -136,7 +137,14 @@ async def test_its_metrics_move(chat: HttpStub, reflex: HttpStub) -> None:
 
         await until(in_flight, "the planner is at work")
         await append(client, cancelled, example("task.cancel_requested"))
+        meanwhile.set()
 
+        async def late() -> bool:
+            return (await samples(url)).get("octollm_planner_late_total", 0) > before.get(
+                "octollm_planner_late_total", 0
+            )
+
+        await until(late, "the plan is thrown away")
         screening, reflex.otherwise = reflex.otherwise, lambda _: Reply(503, {})
         unscreened = await submit(client, received("Greet me"))
 

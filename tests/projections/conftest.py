@@ -29,6 +29,7 @@ from octollm.projections.routes import View
 from octollm.projections.settings import ProjectionsSettings
 from octollm.projections.stream import EventStream
 from octollm.stack import Stack, StackOptions
+from tests.servers import given
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ async def running_stack(**options: Any) -> AsyncIterator[tuple[Stack, Servers]]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def servers() -> AsyncIterator[Servers]:
-    async with running_stack() as (_, found):
-        yield found
+    with given("nats", "postgres") as urls:
+        async with running_stack(nats_url=urls.get("nats"), postgres_url=urls.get("postgres")) as (_, found):
+            yield found
 
 
 @pytest_asyncio.fixture

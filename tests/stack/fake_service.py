@@ -1,8 +1,8 @@
 """A service for the stack's tests: answers /ready, /pid and /environment on the port that OCTO_FAKE__PORT names.
 
 Words on its command line make it misbehave: ``ignore-term`` ignores SIGTERM, ``grandchild`` starts a process in a
-session of its own, ``die-after=<seconds>`` ends by itself once it serves, ``die-at-once`` before that, ``not-ready``
-answers 503.
+session of its own, ``die-after=<seconds>`` ends by itself once it was found ready, ``die-at-once`` before that,
+``not-ready`` answers 503.
 """
 
 import json
@@ -24,6 +24,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body)
+        for word in WORDS:
+            if self.path == "/ready" and word.startswith("die-after="):
+                threading.Timer(float(word.partition("=")[2]), lambda: os._exit(3)).start()
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         print(self.requestline, code)
@@ -37,8 +40,5 @@ if "grandchild" in WORDS:
     left = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print(f"grandchild {left.pid}")
 server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["OCTO_FAKE__PORT"])), Handler)
-for word in WORDS:
-    if word.startswith("die-after="):
-        threading.Timer(float(word.partition("=")[2]), lambda: os._exit(3)).start()
 print("fake: serving")
 server.serve_forever()

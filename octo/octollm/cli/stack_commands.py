@@ -90,7 +90,6 @@ def demo(
 ) -> None:
     """Start everything, forgotten at the end, run nine tasks, and check each against the log."""
     from octollm.cli.demo.run import run
-
     from octollm.cli.terminal import Terminal
 
     raise typer.Exit(run(Terminal(json), frozenset(without or [])))
@@ -99,7 +98,6 @@ def demo(
 def doctor(json: Json = False, data_dir: DataDir = None) -> None:
     """Check the stack and this machine; explain what is wrong and how to put it right."""
     from octollm.cli.diagnosis import diagnose
-
     from octollm.cli.terminal import Terminal
 
     raise typer.Exit(diagnose(Terminal(json), data_dir))

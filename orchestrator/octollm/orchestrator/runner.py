@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from octollm.events.carrier import StepFailed
 from octollm.events.envelope import Event, Position
 from octollm.events.log import Conflict, Log
 from octollm.orchestrator import metrics
 from octollm.orchestrator.cache import Cache, Entry
 from octollm.orchestrator.fold import evolve, fold
 from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, in_time, next_deadline
-from octollm.orchestrator.state import Ended, Open
+from octollm.orchestrator.state import Ended, New, Open
 from octollm.orchestrator.timers import Timers
 
 _log = structlog.get_logger()
@@ -58,6 +59,11 @@ class Runner:
                 self._fold(entry, [event])
             elif event.version > position.version:
                 await self._read_forward(event.task_id, entry)
+                if entry.state.position.version < event.version:
+                    # A replica that lags: what it does not show must not be acked.
+                    raise Stuck(
+                        f"task {event.task_id}: event {event.version} is delivered, and a read does not show it"
+                    )
             await self._settle(event.task_id, entry, FOLDED)
 
     async def timer_fired(self, task_id: str, at: datetime) -> None:
@@ -112,11 +118,17 @@ class Runner:
 
     async def _settle(self, task_id: str, entry: Entry, trigger: Trigger) -> None:
         """Decides until nothing is left to do, then sees to the deadline and keeps the state."""
+        is_exact = isinstance(trigger, TimerFired)
         while True:
             metrics.DECISIONS.labels(type(trigger).__name__).inc()
             intents = decide(entry.state, trigger, grace=self._grace)
             if not intents:
                 break
+            if not is_exact and isinstance(intents[0].payload, StepFailed):
+                # The times of our own events are too early in memory: no ground to give an arm up.
+                entry.state, is_exact = New(), True
+                await self._read_forward(task_id, entry)
+                continue
             await self._append(task_id, entry, intents[0], trigger)
         await self._watch(task_id, entry)
         self._cache.put(task_id, entry)
@@ -149,7 +161,10 @@ class Runner:
         # A deadline that lies behind has fired, perhaps for another orchestrator.
         held = entry.timer if entry.timer is not None and entry.timer > entry.state.at else None
         if held is None or due < held:
-            await self._timers.set(task_id, due)
+            # Who knows a task's first event alone may be behind: its deadline is the task's last one, and must not take
+            # the place of an earlier one.
+            is_first = entry.timer is None and entry.state.position.version == 1
+            await self._timers.set(task_id, due, only_if_unset=is_first)
             metrics.TIMERS_SET.inc()
             entry.timer = due
 

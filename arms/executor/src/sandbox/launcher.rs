@@ -19,7 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, getegid, geteuid, getppid, pipe2, setgroups, setresgid, setresuid,
+    ForkResult, Gid, Pid, Uid, chdir, getegid, geteuid, getppid, pipe2, setgroups, setresgid,
+    setresuid,
 };
 
 use super::protocol::{Order, Report, receive, send};
@@ -81,14 +82,11 @@ fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
         Layer::UserNamespace,
         Layer::MountNamespace,
         Layer::PidNamespace,
-    ];
-    layers.extend([
         Layer::NetworkNamespace,
         Layer::IpcNamespace,
         Layer::UtsNamespace,
         Layer::CgroupNamespace,
-    ]);
-
+    ];
     match syscall::join_new_keyring() {
         Ok(()) => layers.push(Layer::SessionKeyring),
         // A host that has no keyrings, or forbids them to us, forbids them to the step as well.
@@ -127,6 +125,8 @@ fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
         }
         ForkResult::Parent { child } => {
             drop(leash_end);
+            // The workspace is the sandbox's affair from here on; nothing of ours may end up in it.
+            chdir("/").during("leave the workspace")?;
             syscall::install(&null, 1)
                 .and_then(|()| syscall::install(&null, 2))
                 .during("leave the outputs")?;

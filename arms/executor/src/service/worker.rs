@@ -33,6 +33,8 @@ const ARM: &str = "executor";
 const BEAT: Duration = Duration::from_secs(10);
 /// When a delivery that can't be handled now comes again.
 const LATER: Duration = Duration::from_secs(2);
+/// How old a dispatch may be to be run without a look into the log.
+const FRESH: Duration = Duration::from_secs(1);
 /// Between two tries to put a result on record.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -228,7 +230,7 @@ impl Worker {
         let entered = Entered::new(self, attempt).ok_or(Trouble::Running)?;
         let is_overdue = is_overdue(dispatched);
         let mut expected = dispatch.position();
-        if is_again || is_overdue {
+        if is_again || is_overdue || is_stale(dispatch) {
             let events = self.log.read(attempt.task_id, Some(&expected)).await?;
             match Standing::after(&events, attempt) {
                 Standing::Closed => return self.release(attempt),
@@ -247,8 +249,13 @@ impl Worker {
             );
             Outcome::refused(Failure::new(ErrorCode::Timeout, message))
         } else {
-            self.run(dispatch, dispatched, attempt, &entered.cancel)
+            match self
+                .run(dispatch, dispatched, attempt, &entered.cancel)
                 .await?
+            {
+                Some(outcome) => outcome,
+                None => return self.release(attempt),
+            }
         };
         let code = outcome.failure.as_ref().map(|failure| failure.code);
         if self.abandon.is_cancelled() && code == Some(ErrorCode::Cancelled) {
@@ -265,36 +272,55 @@ impl Worker {
         self.release(attempt)
     }
 
-    /// Runs the step. A failure of the step is an outcome; an error means that it could not be tried.
+    /// Runs the step; None if it is settled on record. A failure of the step is an outcome; an error means that it could
+    /// not be tried.
     async fn run(
         &self,
         dispatch: &Event,
         dispatched: &StepDispatched,
         attempt: &Attempt,
         cancel: &CancellationToken,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Option<Outcome>, Trouble> {
         let assignment = match Assignment::parse(&dispatched.step) {
             Ok(assignment) => assignment,
-            Err(failure) => return Ok(Outcome::refused(failure)),
+            Err(failure) => return Ok(Some(Outcome::refused(failure))),
         };
         let workspace = match self.workspace(attempt.task_id).await? {
             Ok(workspace) => Arc::new(workspace),
-            Err(failure) => return Ok(Outcome::refused(failure)),
+            Err(failure) => return Ok(Some(Outcome::refused(failure))),
         };
         let recorded = self.recorded(attempt.task_id, &assignment).await?;
         let claims = dispatched.step.effect == Effect::SideEffecting && assignment.has_effects();
         if claims && !self.claims.take(attempt).map_err(Trouble::Claim)? {
             let message = "an executor ended while this side-effecting step ran, so nobody can say whether its effect \
                            took place; check it by hand before you run it again";
-            return Ok(Outcome::refused(Failure::new(
+            return Ok(Some(Outcome::refused(Failure::new(
                 ErrorCode::UnknownOutcome,
                 message,
-            )));
+            ))));
+        }
+        // A broker that was killed forgets its latest acks, and then calls a delivery the first that is none. With the
+        // claim in hand nobody else can settle the attempt any more, so what the log says now is what counts.
+        if claims {
+            let since = self
+                .log
+                .read(attempt.task_id, Some(&dispatch.position()))
+                .await;
+            match since.map(|events| Standing::after(&events, attempt)) {
+                Ok(Standing::Open) => {}
+                Ok(Standing::CancelRequested) => cancel.cancel(),
+                Ok(Standing::Closed) => return Ok(None),
+                Err(error) => {
+                    // Nothing was started: the claim would only make the next delivery an unknown outcome.
+                    self.release(attempt)?;
+                    return Err(error.into());
+                }
+            }
         }
         let _counted = self.metrics.count_running();
         tracing::info!(%attempt, effect = %dispatched.step.effect, "the step starts");
         tokio::select! {
-            outcome = self.executor.execute(assignment, workspace, recorded, cancel) => Ok(outcome),
+            outcome = self.executor.execute(assignment, workspace, recorded, cancel) => Ok(Some(outcome)),
             never = self.look_out(dispatch, attempt, cancel) => match never {},
         }
     }
@@ -477,6 +503,11 @@ impl Worker {
 fn is_overdue(dispatched: &StepDispatched) -> bool {
     OffsetDateTime::parse(&dispatched.deadline, &Rfc3339)
         .is_ok_and(|deadline| deadline <= OffsetDateTime::now_utc())
+}
+
+/// The dispatch has waited: it may have been cancelled or settled before anybody listened here.
+fn is_stale(dispatch: &Event) -> bool {
+    OffsetDateTime::now_utc() - dispatch.stored_at > FRESH
 }
 
 /// An attempt that is entered as running here, until the value is dropped.

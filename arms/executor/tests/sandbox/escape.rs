@@ -32,6 +32,23 @@ async fn all_layers_are_in_force() {
 }
 
 #[tokio::test]
+async fn every_namespace_is_its_own() {
+    let names = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+    let links = names.map(|name| format!("/proc/self/ns/{name}"));
+    let mut argv = vec!["readlink"];
+    argv.extend(links.iter().map(String::as_str));
+    let seen = stdout(&Bench::new().run(&argv).await);
+    assert_eq!(seen.lines().count(), names.len());
+    for (link, inside) in links.iter().zip(seen.lines()) {
+        assert_ne!(
+            Path::new(inside),
+            std::fs::read_link(link).unwrap(),
+            "it shares {link} with the host"
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_network_is_out_of_reach() {
     // A listener of the host; nothing may connect to it, and not even loopback may be up.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -112,6 +129,28 @@ async fn nothing_outside_work_and_tmp_can_be_written() {
         "{}",
         stderr(&run)
     );
+}
+
+/// The owner of `/usr` is nobody inside, so a write would fail even on a mount that allows it: the mounts are looked at.
+#[tokio::test]
+async fn every_mount_has_its_restrictions() {
+    let run = Bench::new().run(&["cat", "/proc/self/mountinfo"]).await;
+    let mut seen = 0;
+    for line in stdout(&run).lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (place, options): (&str, Vec<&str>) = (fields[4], fields[5].split(',').collect());
+        let required: &[&str] = match place {
+            "/" | "/proc" | "/dev" => &["ro", "nosuid", "nodev", "noexec"],
+            "/work" | "/tmp" | "/dev/shm" => &["nosuid", "nodev", "noexec"],
+            device if device.starts_with("/dev/") => &["ro", "nosuid", "noexec"],
+            _ => &["ro", "nosuid", "nodev"],
+        };
+        for option in required {
+            assert!(options.contains(option), "{place} lacks {option}: {line}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 11, "{}", stdout(&run));
 }
 
 #[tokio::test]
@@ -243,8 +282,14 @@ async fn no_descriptor_is_inherited() {
 
 #[tokio::test]
 async fn there_is_no_terminal() {
-    let run = Bench::new().python("open('/dev/tty')").await;
-    assert_ne!(run.stages, [StageExit::Code(0)]);
+    let bench = Bench::new();
+    // Session and controlling terminal (proc_pid_stat(5)): that of process 1, and none.
+    let run = bench
+        .run(&["cut", "-d", " ", "-f", "6,7", "/proc/self/stat"])
+        .await;
+    assert_eq!(stdout(&run), "1 0\n");
+    let run = bench.run(&["test", "-e", "/dev/tty"]).await;
+    assert_eq!(run.stages, [StageExit::Code(1)]);
 }
 
 #[tokio::test]

@@ -41,6 +41,49 @@ async fn a_cancel_reaches_a_running_step_within_two_seconds() {
 }
 
 #[tokio::test]
+async fn what_was_cancelled_before_the_executor_came_is_not_run() {
+    let world = World::new().await;
+    let (mut cancelled, mut settled) = (world.task().await, world.task().await);
+    let write = json!({"kind": "file", "op": "write", "path": "effect", "text": "x"});
+    cancelled.dispatch("write", write.clone(), json!({})).await;
+    cancelled
+        .append(
+            "task.cancel_requested",
+            &json!({"requested_by": "local"}),
+            "",
+        )
+        .await;
+    settled.dispatch("write", write, json!({})).await;
+    let given_up = json!({"plan_version": 1, "step_id": "write", "attempt": 1, "code": "ARM_UNAVAILABLE",
+                          "message": "no answer", "violations": []});
+    settled.append("step.failed", &given_up, "1/write/1").await;
+    let last = settled.events().await.pop().unwrap();
+    eventually("time stands still", async || {
+        (time::OffsetDateTime::now_utc() - last.stored_at > Duration::from_secs(1)).then_some(())
+    })
+    .await;
+
+    let executor = world.executor().await;
+    let (_, result) = cancelled.result("write").await;
+    assert_eq!(result["code"], "CANCELLED");
+    eventually("the settled dispatch was not delivered", async || {
+        (executor
+            .metric("octollm_executor_delivery_seconds_count")
+            .await
+            == 2.0)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(settled.results("write").await.len(), 1);
+    for task in [&cancelled, &settled] {
+        assert!(
+            !world.workspaces().join(task.id.to_string()).exists(),
+            "the step was run"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_step_that_was_given_up_is_killed_and_its_result_is_late() {
     let world = World::new().await;
     let executor = world.executor().await;
