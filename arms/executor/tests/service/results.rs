@@ -45,12 +45,14 @@ async fn a_step_that_succeeds_is_recorded_with_its_output() {
     let recorded = events.last().unwrap();
     assert_eq!(recorded.causation_id, events[1].id.to_string());
     assert_eq!(recorded.source, "/octollm/executor");
-    assert_eq!(
-        executor
+    // The event is stored a moment before it is counted.
+    eventually("the result was not counted", async || {
+        let counted = executor
             .metric("octollm_executor_results_total{result=\"executed\"}")
-            .await,
-        1.0
-    );
+            .await;
+        (counted == 1.0).then_some(())
+    })
+    .await;
     assert_eq!(executor.stop().await, Some(0));
 }
 
