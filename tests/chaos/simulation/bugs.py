@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from octollm.events.consumer import Delivery
@@ -10,12 +11,13 @@ from octollm.events.log import Conflict, Log
 from octollm.orchestrator.cache import Entry
 from octollm.orchestrator.fold import evolve
 from octollm.orchestrator.intake import Handler, Intake
-from octollm.orchestrator.runner import Runner
-from octollm.orchestrator.saga import Intent, Trigger
+from octollm.orchestrator.runner import Runner, Stuck
+from octollm.orchestrator.saga import Intent, Trigger, decide
 from octollm.orchestrator.state import Ended, Open
+from octollm.orchestrator.timers import Timers
 from tests.chaos.simulation.executor import Attempt, Behaviour, ExecutorModel
 from tests.chaos.simulation.faults import Faults
-from tests.chaos.simulation.known import CorrectedRunner, CorrectedTimers
+from tests.chaos.simulation.known import CorrectedRunner
 from tests.chaos.simulation.simulation import Parts
 
 
@@ -121,7 +123,7 @@ class SideEffectRetried(ExecutorModel):
         return await super().run_once(dispatch, attempt, behaviour, cancel, expected)
 
 
-CORRECT = Parts(timers=CorrectedTimers, runner=CorrectedRunner)
+CORRECT = Parts(runner=CorrectedRunner)
 
 BUGS: dict[str, Parts] = {
     "positional id instead of key": replace(CORRECT, runner=PositionalIds),
@@ -137,25 +139,34 @@ BUGS: dict[str, Parts] = {
 }
 
 
-# What the simulation found in the code as it is: the corrected system, with one correction taken back.
+# What the simulation found in the code as it was: the corrected system, with one correction taken back.
 
 
 class GivesUpByOwnClock(CorrectedRunner):
     """An arm is given up by the time that an own append was folded with, which is that of what caused it."""
 
-    _settle = Runner._settle
+    async def _settle(self, task_id: str, entry: Entry, trigger: Trigger) -> None:
+        while intents := decide(entry.state, trigger, grace=self._grace):
+            await self._append(task_id, entry, intents[0], trigger)
+        await self._watch(task_id, entry)
+        self._cache.put(task_id, entry)
 
 
 class StaleReadTrusted(CorrectedRunner):
     """A read that lags behind the delivered event passes for the whole log, and the delivery is acked."""
 
-    event = Runner.event
+    async def event(self, event: Event) -> None:
+        try:
+            await super().event(event)
+        except Stuck:
+            return
 
 
-class LaterTimerSet(CorrectedRunner):
+class LaterTimerSet(Timers):
     """Who knows nothing but a task's first event sets its last deadline, in the place of an earlier one."""
 
-    _watch = Runner._watch
+    async def set(self, task_id: str, at: datetime, *, only_if_unset: bool = False) -> None:
+        await super().set(task_id, at)
 
 
 class RearmsWhatIsCached(CorrectedRunner):
@@ -187,7 +198,7 @@ _LOSSES = Faults(lost_answer=0.5, kills=3, slow=0.1, delay_s=0.5)
 DEFECTS: dict[str, tuple[Parts, Faults | None]] = {
     "gives up by its own clock": (replace(CORRECT, runner=GivesUpByOwnClock), _LOSSES),
     "stale read trusted": (replace(CORRECT, runner=StaleReadTrusted), Faults(stale=0.8)),
-    "later timer set": (replace(CORRECT, runner=LaterTimerSet), _LOSSES),
+    "later timer set": (replace(CORRECT, timers=LaterTimerSet), _LOSSES),
     "rearms only what is cached": (replace(CORRECT, runner=RearmsWhatIsCached), _RESTARTS),
     "starts without a look": (replace(CORRECT, runner=StartsWithoutALook), Faults(restarts=3, machine=1.0)),
     "first delivery trusted": (replace(CORRECT, executor=FirstDeliveryTrusted), _RESTARTS),
