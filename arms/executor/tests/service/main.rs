@@ -60,6 +60,8 @@ impl World {
             .env("OCTO_NATS__URL", self.server.url())
             .env("OCTO_EXECUTOR__PORT", "0")
             .env("OCTO_EXECUTOR__WORKSPACES", self.workspaces())
+            // Coverage runs tell the program where to write.
+            .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .stdout(File::create(&log).unwrap())
