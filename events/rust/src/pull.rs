@@ -162,7 +162,15 @@ impl Pull {
                 // What has arrived is handed out before its connection is given up.
                 biased;
                 reply = session.replies.next() => reply.ok_or(Lost::Closed)?,
-                _ = session.connections.changed() => return Err(Lost::Reconnected),
+                _ = session.connections.changed() => {
+                    if matches!(self.reader, Reader::Ordered { .. }) {
+                        return Err(Lost::Reconnected);
+                    }
+                    // The inbox stays: the first connection counts here too, and the broker may still serve a request
+                    // made before. A message sent to an inbox that was left would wait for its ack_wait.
+                    session.asked = 0;
+                    continue;
+                }
                 () = tokio::time::sleep_until(session.heard + SILENCE) => return Err(Lost::Silent),
             };
             session.heard = Instant::now();
