@@ -5,6 +5,7 @@
 //! * [`chain`] verifies the hash chain over exported events
 //! * [`bus`] the connection; [`log`] append, read, follow; [`consumer`] durable deliveries
 //! * [`streams`] makes streams and consumers; [`config`], [`errors`], [`service`] are what every service needs
+//! * [`failpoint`] named points at which a test kills a service
 //! * [`testing`] (feature `testing`) starts a real broker
 
 pub mod bus;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod consumer;
 pub mod envelope;
 pub mod errors;
+pub mod failpoint;
 pub mod log;
 mod pull;
 pub mod schema;
