@@ -10,7 +10,7 @@ from msgspec import UNSET
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
-from octollm.events import schema
+from octollm.events import failpoint, schema
 from octollm.events.carrier import TaskApprove, TaskCancel, TaskResume
 from octollm.events.consumer import Consumer, Delivery
 from octollm.events.envelope import Undecodable
@@ -81,6 +81,7 @@ class Intake:
                 answer = delivery.nak(delay)
             try:
                 await answer
+                failpoint.reach("orchestrator.answered")
             except nats_errors.Error as error:
                 _log.info("an answer was lost; it will be delivered again", subject=delivery.subject, error=str(error))
         metrics.DECISION_SECONDS.labels(stream).observe(perf_counter() - started)
@@ -99,6 +100,7 @@ class Intake:
         )
 
     async def _event(self, delivery: Delivery) -> None:
+        failpoint.reach("orchestrator.event_taken")
         try:
             event = delivery.event
         except Undecodable as error:
@@ -106,9 +108,11 @@ class Intake:
         await self._runner.event(event)
 
     async def _timer(self, delivery: Delivery) -> None:
+        failpoint.reach("orchestrator.timer_taken")
         await self._runner.timer_fired(delivery.subject.removeprefix("timer.fired."), delivery.stored_at)
 
     async def _command(self, delivery: Delivery) -> None:
+        failpoint.reach("orchestrator.command_taken")
         try:
             command = schema.decode(delivery.subject, delivery.data)
         except schema.SchemaViolation as error:

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from octollm.events import failpoint
 from octollm.events.config import PostgresSettings
 from octollm.events.direct import Stored
 from octollm.events.log import LogUnavailable
@@ -162,6 +163,7 @@ class Projector:
             while len(messages) < _BATCH_EVENTS and size < _BATCH_BYTES and not arrived.empty():
                 messages.append(arrived.get_nowait())
                 size += len(messages[-1].data)
+            failpoint.reach("projections.read")
             checkpoint = await apply_batch(connection, checkpoint, messages)
             self._progress.advance(checkpoint)
 
@@ -230,6 +232,8 @@ async def _transact(
         known = await tables.task_rows(connection, {task_of(message) for message in messages})
         batch = project(known, messages, refused)
         await tables.write(connection, batch, checkpoint, last)
+        failpoint.reach("projections.written")
+    failpoint.reach("projections.committed")
     metrics.TRANSACTION.observe(time.monotonic() - began)
     metrics.BATCHES.inc()
     for row in batch.events:

@@ -14,6 +14,7 @@ import structlog
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
+from octollm.events import failpoint
 from octollm.events.carrier import ErrorCode, PlanFailed, PlanFailureClass, TaskReceived
 from octollm.events.consumer import Consumer, Delivery
 from octollm.events.envelope import Event, NewEvent, Position, Undecodable, event_id
@@ -80,6 +81,7 @@ class Intake:
             task.add_done_callback(self._handling.discard)
 
     async def _handle(self, delivery: Delivery) -> None:
+        failpoint.reach("planner.taken")
         if delivery.redelivered:
             metrics.REDELIVERIES.inc()
         with metrics.IN_FLIGHT.track_inprogress(), contextlib.suppress(nats_errors.Error):
@@ -100,6 +102,7 @@ class Intake:
                 await delivery.nak(delay)
             else:
                 await delivery.ack()
+                failpoint.reach("planner.acked")
 
     def _failed(self, delivery: Delivery, error: Exception, next_step: str) -> None:
         metrics.HANDLER_FAILURES.labels(type(error).__name__).inc()
@@ -133,11 +136,13 @@ class Intake:
         position = received.position
         if redelivered:
             since = await self._log.read(received.task_id, after=position)
+            failpoint.reach("planner.read")
             if _settled(since):
                 metrics.ALREADY_SETTLED.inc()
                 return
             position = since[-1].position if since else position
         outcome = await self._planning.plan(received.task_id, task, received.stored_at)
+        failpoint.reach("planner.planned")
         stored = await self._append(received, outcome, position)
         if stored is None:
             metrics.LATE.inc()
@@ -156,6 +161,7 @@ class Intake:
             )
             try:
                 await self._log.append(received.task_id, new, position)
+                failpoint.reach("planner.appended")
             except TaskEnded:
                 return None
             except (SchemaViolation, TooLarge) as error:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from msgspec import UNSET
 
-from octollm.events import schema
+from octollm.events import failpoint, schema
 from octollm.events.carrier import (
     CheckAction,
     ErrorCode,
@@ -102,6 +102,7 @@ class ModelPlanner:
         Raises ScreenUnavailable; the next call for this task then resumes at the screen and buys nothing.
         """
         outcome = self._unscreened.pop(task_id, None) or await self._ask(task, received_at)
+        failpoint.reach("planner.answered")
         try:
             return await self._screen.clean(outcome)
         except ScreenUnavailable:
