@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from octollm.events import failpoint
 from octollm.events.carrier import StepFailed
 from octollm.events.envelope import Event, Position
 from octollm.events.log import Conflict, Log
@@ -124,6 +125,7 @@ class Runner:
             intents = decide(entry.state, trigger, grace=self._grace)
             if not intents:
                 break
+            failpoint.reach("orchestrator.decided")
             if not is_exact and isinstance(intents[0].payload, StepFailed):
                 # The times of our own events are too early in memory: no ground to give an arm up.
                 entry.state, is_exact = New(), True
@@ -139,6 +141,7 @@ class Runner:
         intent = in_time(entry.state, intent, self._clock(), grace=self._grace)
         try:
             appended = await self._log.append(task_id, intent, expected)
+            failpoint.reach("orchestrator.appended")
         except Conflict:
             # Even where the event found there has the id of ours, another orchestrator may have written it.
             metrics.CONFLICTS.inc()
@@ -165,6 +168,7 @@ class Runner:
             # the place of an earlier one.
             is_first = entry.timer is None and entry.state.position.version == 1
             await self._timers.set(task_id, due, only_if_unset=is_first)
+            failpoint.reach("orchestrator.timer_set")
             metrics.TIMERS_SET.inc()
             entry.timer = due
 
@@ -173,6 +177,7 @@ class Runner:
         metrics.READS_FORWARD.inc()
         position = entry.state.position
         events = await self._log.read(task_id, after=None if position == Position.START else position)
+        failpoint.reach("orchestrator.read")
         self._fold(entry, events)
         return len(events)
 
