@@ -1,6 +1,6 @@
 """Named points between an intent and its acknowledgement, at which a test has a service die as by `kill -9`.
 
-`OCTO_FAIL_POINT=<name>[:n]` arms one: the n-th time (default 1) that it is reached, the process sends itself SIGKILL, so
+`OCTO_FAIL_POINT=<name>[:n]` arms one: the n-th time (default 1) that it is reached, the process sends itself SIGKILL:
 nothing is flushed, drained or handed back. Without the variable a point costs a comparison. The stack passes it on to
 nobody by itself (`Stack.restart` has the one way). A point is named `<service>.<what has just happened>`.
 """

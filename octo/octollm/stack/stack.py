@@ -193,9 +193,12 @@ class Stack:
         if self._failure:
             raise self._failure
 
-    async def restart(self, name: str) -> None:
-        """Stop a program gracefully and start it again on its port; return when it is ready."""
-        await self._supervisor(name).restart(self.options.start_seconds)
+    async def restart(self, name: str, fail_point: str | None = None) -> None:
+        """Stop a program gracefully and start it again on its port; return when it is ready.
+
+        A crash test names the ``fail_point`` at which the new process has to die; the one that takes its place has none.
+        """
+        await self._supervisor(name).restart(self.options.start_seconds, fail_point)
 
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a program's process, as a chaos test does; the program is restarted if it dies of it."""

@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from octollm.stack import logs
@@ -19,6 +19,8 @@ FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
 PROBE_SECONDS = 2.0
 POLL_SECONDS = (0.01, 0.1)
+FAIL_POINT = "OCTO_FAIL_POINT"
+"""Passed on by nothing but a restart that names a fail point."""
 
 Changed = Callable[["Supervisor", str], None]
 """Called after every change of state, with a reason that may be empty."""
@@ -55,6 +57,7 @@ class Supervisor:
         self._restarting = asyncio.Lock()
         self._closed = False
         self._asked = False
+        self._once: Mapping[str, str] = {}
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -81,11 +84,13 @@ class Supervisor:
         self._changed(self, reason)
 
     def _spawn(self) -> Child:
+        # Who was told to die at a fail point does so on request; who takes its place is told nothing.
+        environment, self._asked, self._once = {**self.program.environment, **self._once}, bool(self._once), {}
         with logs.open_log(self.log) as log:
             self._log_offset = log.seek(0, 2)
             self._child = Child(
                 self.program.argv,
-                environment=self.program.environment,
+                environment=environment,
                 log=log,
                 death_signal=self.program.death_signal,
                 unprivileged=self.program.unprivileged,
@@ -213,10 +218,15 @@ class Supervisor:
         if not failed and self.state is not State.STOPPED:
             self._enter(State.STOPPED)
 
-    async def restart(self, deadline_seconds: float) -> None:
-        """Stop gracefully and start again; it doesn't count as a death."""
+    async def restart(self, deadline_seconds: float, fail_point: str | None = None) -> None:
+        """Stop gracefully and start again; it doesn't count as a death.
+
+        ``fail_point`` is where the new process, and no later one, has to die (octollm.events.failpoint); that isn't
+        counted either.
+        """
         async with self._restarting:
             await self._halt(asyncio.Event())
             self.restarts += 1
             self.began = time.monotonic()
+            self._once = {} if fail_point is None else {FAIL_POINT: fail_point}
             await self.start(deadline_seconds)
