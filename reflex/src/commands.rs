@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use octollm_events::schema::{self, Command};
-use octollm_events::{Bus, SchemaViolation};
+use octollm_events::{Bus, SchemaViolation, failpoint};
 use tokio::time::timeout;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -53,7 +53,9 @@ impl Commands {
                 .await
                 .map_err(|error| error.to_string())
         };
-        match timeout(DEADLINE, stored).await {
+        let stored = timeout(DEADLINE, stored).await;
+        failpoint::reach("reflex.command_stored");
+        match stored {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(reason)) => Err(SendError::Unavailable(reason)),
             Err(_) => Err(SendError::Unavailable(format!(

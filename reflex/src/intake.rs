@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use octollm_events::carrier::{ErrorCode, SourceChannel};
-use octollm_events::{Bus, Consumer, Delivery};
+use octollm_events::{Bus, Consumer, Delivery, failpoint};
 use serde_json::Value;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -140,6 +140,7 @@ impl Intake {
         stop: CancellationToken,
         _permit: OwnedSemaphorePermit,
     ) {
+        failpoint::reach("reflex.taken");
         self.metrics.in_flight.inc();
         if delivery.delivered() > 1 {
             self.metrics.redeliveries.inc();
@@ -154,6 +155,7 @@ impl Intake {
             Answer::Nak(delay) => ("nak", delivery.nak(delay).await),
             Answer::Term => ("term", delivery.term().await),
         };
+        failpoint::reach("reflex.answered");
         self.metrics.deliveries.with_label_values(&[name]).inc();
         if let Err(error) = answered {
             // The message comes again, finds its event on record, and is acked then.

@@ -5,7 +5,7 @@ use octollm_events::carrier::{
     ErrorCode, Reason, Source, TaskReceived, TaskRejected, Verdict, VerdictDecision,
 };
 use octollm_events::log::ReadError;
-use octollm_events::{AppendError, Log, NewEvent, Payload, Position};
+use octollm_events::{AppendError, Log, NewEvent, Payload, Position, failpoint};
 use octollm_screen::Ruleset;
 use uuid::Uuid;
 
@@ -66,6 +66,7 @@ impl Reception {
         let timer = self.metrics.screen_seconds.start_timer();
         let screened = offload(size, move || screen_submission(submission, ruleset)).await;
         timer.observe_duration();
+        failpoint::reach("reflex.screened");
         self.metrics.screened_bytes.inc_by(size as u64);
         let Screened {
             submission,
@@ -80,6 +81,7 @@ impl Reception {
         let files = Bundle::of(&submission.files);
         if let Some(bundle) = &files {
             let kept = self.artifacts.keep(bundle).await;
+            failpoint::reach("reflex.kept");
             let kept = kept.map_err(|error| Refusal::Unavailable {
                 task_id,
                 reason: error.to_string(),
@@ -178,6 +180,7 @@ impl Reception {
             .with_label_values(&[event.kind()])
             .start_timer();
         let appended = self.log.append(task_id, &event, &Position::START).await;
+        failpoint::reach("reflex.appended");
         timer.observe_duration();
         match appended {
             Ok(position) => Ok(Stored::Now(position.seq)),

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use octollm_events::carrier::{Effect, ErrorCode, StepDispatched};
 use octollm_events::log::{AppendError, ReadError};
-use octollm_events::{Bus, Consumer, Delivery, Event, Log, NewEvent, Position, SchemaViolation};
+use octollm_events::{
+    Bus, Consumer, Delivery, Event, Log, NewEvent, Position, SchemaViolation, failpoint,
+};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
@@ -169,6 +171,7 @@ impl Worker {
             Answer::Again(delay) => delivery.nak(delay).await,
             Answer::Never => delivery.term().await,
         };
+        failpoint::reach("executor.answered");
         if let Err(error) = answered {
             tracing::warn!(%error, "it will be delivered again, which does no harm");
         }
@@ -178,6 +181,7 @@ impl Worker {
     }
 
     async fn work(&self, delivery: &Delivery) -> Answer {
+        failpoint::reach("executor.taken");
         let is_again = delivery.delivered() > 1;
         self.metrics.deliveries.inc();
         self.metrics.redeliveries.inc_by(u64::from(is_again));
@@ -257,6 +261,7 @@ impl Worker {
                 None => return self.release(attempt),
             }
         };
+        failpoint::reach("executor.ended");
         let code = outcome.failure.as_ref().map(|failure| failure.code);
         if self.abandon.is_cancelled() && code == Some(ErrorCode::Cancelled) {
             return Err(Trouble::Stopping);
@@ -269,6 +274,7 @@ impl Worker {
         self.count(&outcome);
         let event = report::event(dispatch, dispatched, &outcome)?;
         self.settle(event, expected, attempt, &outcome).await?;
+        failpoint::reach("executor.settled");
         self.release(attempt)
     }
 
@@ -299,6 +305,9 @@ impl Worker {
                 message,
             ))));
         }
+        if claims {
+            failpoint::reach("executor.claimed");
+        }
         // A broker that was killed forgets its latest acks, and then calls a delivery the first that is none. With the
         // claim in hand nobody else can settle the attempt any more, so what the log says now is what counts.
         if claims {
@@ -317,6 +326,7 @@ impl Worker {
                 }
             }
         }
+        failpoint::reach("executor.started");
         let _counted = self.metrics.count_running();
         tracing::info!(%attempt, effect = %dispatched.step.effect, "the step starts");
         tokio::select! {
@@ -474,6 +484,7 @@ impl Worker {
     }
 
     fn late(&self, attempt: &Attempt) -> Result<(), Trouble> {
+        failpoint::reach("executor.late");
         self.metrics.late_results.inc();
         tracing::warn!(%attempt, "the result came after the attempt was settled and is dropped");
         Ok(())
