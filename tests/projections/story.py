@@ -10,6 +10,7 @@ from octollm.events import schema
 from octollm.events.carrier import (
     ErrorCode,
     PlanFailed,
+    PlanRequested,
     Spent,
     Step,
     StepDispatched,
@@ -58,6 +59,10 @@ def planned(*step_ids: str, version: int = 1, **changes: Any) -> TaskPlanned:
 
 def plan_failed(**changes: Any) -> PlanFailed:
     return msgspec.structs.replace(example("plan.failed", PlanFailed), **changes)
+
+
+def plan_requested(**changes: Any) -> PlanRequested:
+    return msgspec.structs.replace(example("plan.requested", PlanRequested), **changes)
 
 
 def dispatched(step_id: str, attempt: int = 1, version: int = 1) -> StepDispatched:
@@ -158,7 +163,12 @@ COMPLETED = (
 FAILED = (received(goal="Sleep for ever"), planned("nap"), dispatched("nap"), failed())
 CANCELLED = (received(goal="Fill the disk"), planned("fill"), dispatched("fill"), cancel_requested(), cancelled())
 REJECTED = (rejected(),)
-UNPLANNED = (received(goal="Fly"), plan_failed(), failed(ErrorCode.PLANNING_FAILED, "no recipe for this goal"))
+UNPLANNED = (
+    received(goal="Fly"),
+    plan_requested(),
+    plan_failed(),
+    failed(ErrorCode.PLANNING_FAILED, "no recipe for this goal"),
+)
 STORIES: dict[str, tuple[Payload, ...]] = {
     "completed": COMPLETED,
     "failed": FAILED,

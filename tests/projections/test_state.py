@@ -49,7 +49,7 @@ def standing(row: TaskRow) -> tuple[str, str]:
         ("failed", [("pending", "planning"), *[("in_progress", "executing")] * 2, ("failed", "done")]),
         ("cancelled", [("pending", "planning"), *[("in_progress", "executing")] * 3, ("cancelled", "done")]),
         ("rejected", [("rejected", "done")]),
-        ("unplanned", [("pending", "planning"), ("pending", "planning"), ("failed", "done")]),
+        ("unplanned", [*[("pending", "planning")] * 3, ("failed", "done")]),
     ],
 )
 def test_status_and_phase_after_each_event(name: str, expected: list[tuple[str, str]]) -> None:
@@ -112,6 +112,15 @@ def test_an_attempt_has_a_beginning_and_an_end() -> None:
     assert changes[5].task.running == ()
 
 
+@pytest.mark.parametrize("late", [story.executed("two"), story.step_failed("two"), story.executed("two", attempt=3)])
+def test_a_late_result_changes_nothing(late: Payload) -> None:
+    before = last(*story.COMPLETED[:7])
+    after = fold(*story.COMPLETED[:7], late)[-1]
+    assert after.attempts == ()
+    assert (after.task.running, after.task.steps_done) == (before.running, before.steps_done) == (("1/two/2",), 1)
+    assert after.task.version == before.version + 1
+
+
 def test_what_still_runs_at_the_end_is_abandoned() -> None:
     ending = fold(*story.FAILED)[-1]
     assert [(row.step_id, row.status) for row in ending.attempts] == [("nap", AttemptStatus.ABANDONED)]
@@ -153,6 +162,7 @@ PAYLOADS = st.sampled_from(
         story.planned("one", "two"),
         story.planned("one", version=2),
         story.plan_failed(),
+        story.plan_requested(),
         story.dispatched("one"),
         story.dispatched("two"),
         story.executed("one"),

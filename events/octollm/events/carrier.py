@@ -248,6 +248,16 @@ class LimitsDraft(Payload, frozen=True, kw_only=True):
     output_bytes: int | UnsetType = UNSET
 
 
+class RetryCause(StrEnum):
+    """
+    Error codes that a step may ask another attempt for.
+    """
+
+    STEP_FAILED = "STEP_FAILED"
+    TIMEOUT = "TIMEOUT"
+    OOM_KILLED = "OOM_KILLED"
+
+
 class PlanFailureClass(StrEnum):
     unsupported = "unsupported"
     invalid_plan = "invalid_plan"
@@ -260,6 +270,21 @@ class PlanFailureClass(StrEnum):
     timeout = "timeout"
     auth = "auth"
     unavailable = "unavailable"
+
+
+class PlanReason(StrEnum):
+    resumed = "resumed"
+
+
+class PlanRequested(Payload, frozen=True, kw_only=True):
+    """
+    Event (orchestrator): the task still waits for a plan, and the planner is asked for it again.
+    """
+
+    plan_version: int
+    attempt: int
+    reason: Annotated[PlanReason, Meta(title="PlanReason")]
+    requested_by: str | UnsetType = UNSET
 
 
 class OutputStream(Payload, frozen=True, kw_only=True):
@@ -588,9 +613,19 @@ Action: TypeAlias = Annotated[
 ]
 
 
+class Retry(Payload, frozen=True, kw_only=True):
+    """
+    How often and how soon a failed step is tried again, as far as its effect allows.
+    """
+
+    max_attempts: int
+    backoff_ms: int | UnsetType = UNSET
+    on: list[RetryCause] | UnsetType = UNSET
+
+
 class Step(Payload, frozen=True, kw_only=True):
     """
-    A step as planned, every field filled in.
+    A step as planned, every field filled in but retry, whose absence means the orchestrator's defaults.
     """
 
     id: StepId
@@ -601,6 +636,7 @@ class Step(Payload, frozen=True, kw_only=True):
     acceptance: list[MachineCriterion]
     effect: Effect
     limits: Limits
+    retry: Retry | UnsetType = UNSET
     verifies: list[int] | UnsetType = UNSET
 
 
@@ -617,6 +653,7 @@ class StepDraft(Payload, frozen=True, kw_only=True):
     acceptance: list[MachineCriterion] | UnsetType = UNSET
     effect: Effect | UnsetType = UNSET
     limits: LimitsDraft | UnsetType = UNSET
+    retry: Retry | UnsetType = UNSET
 
 
 class PlanDraft(Payload, frozen=True, kw_only=True):

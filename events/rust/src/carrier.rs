@@ -14,6 +14,7 @@ pub(crate) const SCHEMAS: &[(&str, u32, &str)] = &[
     ("error", 1, include_str!("../../schemas/error/v1.json")),
     ("plan", 1, include_str!("../../schemas/plan/v1.json")),
     ("plan.failed", 1, include_str!("../../schemas/plan.failed/v1.json")),
+    ("plan.requested", 1, include_str!("../../schemas/plan.requested/v1.json")),
     ("record", 1, include_str!("../../schemas/record/v1.json")),
     ("step.dispatched", 1, include_str!("../../schemas/step.dispatched/v1.json")),
     ("step.executed", 1, include_str!("../../schemas/step.executed/v1.json")),
@@ -34,6 +35,7 @@ pub(crate) const SCHEMAS: &[(&str, u32, &str)] = &[
 /// Every event as `(kind, version)`.
 pub(crate) const FACTS: &[(&str, u32)] = &[
     ("plan.failed", 1),
+    ("plan.requested", 1),
     ("step.dispatched", 1),
     ("step.executed", 1),
     ("step.failed", 1),
@@ -611,6 +613,43 @@ impl fmt::Display for PlanFailureClass {
     }
 }
 
+/// Why it is asked for again. resumed: a person had the task resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanReason {
+    Resumed,
+}
+
+impl PlanReason {
+    /// As it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resumed => "resumed",
+        }
+    }
+}
+
+impl fmt::Display for PlanReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Event (orchestrator): the task still waits for a plan, and the planner is asked for it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequested {
+    /// Version that the plan is to have, from 1.
+    pub plan_version: u64,
+    /// Attempt at this plan, from 2: task.received asks for the first.
+    pub attempt: u64,
+    /// Why it is asked for again. resumed: a person had the task resumed.
+    pub reason: PlanReason,
+    /// Who asked: an API principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+}
+
 /// The price used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -730,6 +769,46 @@ pub struct Result {
     pub criteria: Vec<CriterionResult>,
 }
 
+/// How often and how soon a failed step is tried again, as far as its effect allows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts in all; 1: never tried again.
+    pub max_attempts: u64,
+    /// Longest pause before the second attempt, milliseconds; it doubles with every further one, up to 60000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_ms: Option<u64>,
+    /// Failures of the step itself that another attempt may mend, besides those of the arm or the sandbox. Not for a side-effecting step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<RetryCause>>,
+}
+
+/// Error codes that a step may ask another attempt for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RetryCause {
+    StepFailed,
+    Timeout,
+    OomKilled,
+}
+
+impl RetryCause {
+    /// As it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StepFailed => "STEP_FAILED",
+            Self::Timeout => "TIMEOUT",
+            Self::OomKilled => "OOM_KILLED",
+        }
+    }
+}
+
+impl fmt::Display for RetryCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The rules that screened a text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -786,7 +865,7 @@ pub struct Spent {
     pub tokens: u64,
 }
 
-/// A step as planned, every field filled in.
+/// A step as planned, every field filled in but retry, whose absence means the orchestrator's defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -802,6 +881,8 @@ pub struct Step {
     pub acceptance: Vec<MachineCriterion>,
     pub effect: Effect,
     pub limits: Limits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Indices of the task's acceptance criteria that this step decides: the k-th by the k-th criterion of its check action, or of its acceptance where it is no check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifies: Option<Vec<u64>>,
@@ -863,6 +944,8 @@ pub struct StepDraft {
     pub effect: Option<Effect>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsDraft>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// What the step does, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
@@ -1198,6 +1281,13 @@ impl Payload for PlanFailed {
 }
 
 impl Fact for PlanFailed {}
+
+impl Payload for PlanRequested {
+    const KIND: &'static str = "plan.requested";
+    const VERSION: u32 = 1;
+}
+
+impl Fact for PlanRequested {}
 
 impl Payload for StepDispatched {
     const KIND: &'static str = "step.dispatched";

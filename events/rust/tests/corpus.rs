@@ -117,6 +117,7 @@ macro_rules! kinds {
 
 kinds! {
     fact plan_failed PlanFailed;
+    fact plan_requested PlanRequested;
     fact step_dispatched StepDispatched;
     fact step_executed StepExecuted;
     fact step_failed StepFailed;

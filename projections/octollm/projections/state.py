@@ -13,6 +13,7 @@ from octollm.events.carrier import (
     ErrorCode,
     Output,
     PlanFailed,
+    PlanRequested,
     Spent,
     StepDispatched,
     StepExecuted,
@@ -72,13 +73,12 @@ def apply(task: TaskRow | None, event: Event) -> Change:
             spent = payload.usage.input_tokens + payload.usage.output_tokens
             cost = row.cost_micro_usd + payload.cost_micro_usd
             return Change(task=replace(row, phase=Phase.PLANNING, cost_micro_usd=cost, tokens=row.tokens + spent))
+        case PlanRequested():
+            return Change(task=replace(row, phase=Phase.PLANNING))
         case StepDispatched():
             return _dispatched(row, payload, event)
-        case StepExecuted():
-            done = row.steps_done + (payload.plan_version == row.plan_version)
-            return _step_ended(replace(row, steps_done=done), payload, AttemptStatus.EXECUTED, event)
-        case StepFailed():
-            return _step_ended(row, payload, AttemptStatus.FAILED, event)
+        case StepExecuted() | StepFailed():
+            return _step_ended(row, payload, event)
         case TaskCancelRequested():
             return Change(task=replace(row, cancel_requested_at=row.cancel_requested_at or event.stored_at))
         case TaskCompleted():
@@ -164,14 +164,19 @@ def _dispatched(row: TaskRow, payload: StepDispatched, event: Event) -> Change:
     return Change(task=replace(row, phase=Phase.EXECUTING, running=running), attempts=(attempt,))
 
 
-def _step_ended(row: TaskRow, payload: StepExecuted | StepFailed, status: AttemptStatus, event: Event) -> Change:
+def _step_ended(row: TaskRow, payload: StepExecuted | StepFailed, event: Event) -> Change:
+    key = _key(payload.plan_version, payload.step_id, payload.attempt)
+    if key not in row.running:
+        # Late: the attempt has been given up, and the saga does not take its result either.
+        return Change(task=row)
+    task = replace(row, running=tuple(other for other in row.running if other != key))
     attempt = AttemptRow(
         task_id=row.task_id,
         plan_version=payload.plan_version,
         step_id=payload.step_id,
         attempt=payload.attempt,
         seq=event.seq,
-        status=status,
+        status=AttemptStatus.EXECUTED,
         exit_code=_set(payload.exit_code),
         output=_json(payload.output) if isinstance(payload.output, Output) else None,
         checks=_json(payload.checks) if isinstance(payload.checks, list) else None,
@@ -181,14 +186,15 @@ def _step_ended(row: TaskRow, payload: StepExecuted | StepFailed, status: Attemp
     if isinstance(payload, StepFailed):
         attempt = replace(
             attempt,
+            status=AttemptStatus.FAILED,
             signal=_set(payload.signal),
             code=payload.code.value,
             message=_text(payload.message),
             violations=_json(payload.violations),
         )
-    key = _key(payload.plan_version, payload.step_id, payload.attempt)
-    running = tuple(other for other in row.running if other != key)
-    return Change(task=replace(row, running=running), attempts=(attempt,))
+    elif payload.plan_version == row.plan_version:
+        task = replace(task, steps_done=row.steps_done + 1)
+    return Change(task=task, attempts=(attempt,))
 
 
 def _settled(row: TaskRow, spent: Spent) -> TaskRow:
