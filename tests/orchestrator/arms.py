@@ -11,6 +11,7 @@ import msgspec
 from nats.aio.client import Client
 
 from octollm.events import bus
+from octollm.events.capability import SigningKey
 from octollm.events.carrier import ErrorCode, StepDispatched, TaskCancel
 from octollm.events.config import NatsSettings
 from octollm.events.consumer import Consumer, Delivery
@@ -20,7 +21,7 @@ from octollm.events.payload import Payload
 from octollm.orchestrator.intake import Intake
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.timers import Timers
-from tests.orchestrator.history import executed, failed, received
+from tests.orchestrator.history import PRIVATE_KEY, executed, failed, received
 
 DEADLINE_S = 30.0
 
@@ -164,7 +165,14 @@ async def orchestrator(
 ) -> AsyncIterator[Runner]:
     """A whole orchestrator on a connection of its own; leaving the block stops it as SIGTERM does."""
     client = await bus.connect(NatsSettings(url=nats_url), "orchestrator")
-    runner = Runner(log(client), Timers(client), grace=timedelta(seconds=grace), cache_size=cache_size, clock=clock)
+    runner = Runner(
+        log(client),
+        Timers(client),
+        grace=timedelta(seconds=grace),
+        cache_size=cache_size,
+        sign=SigningKey(PRIVATE_KEY).sign,
+        clock=clock,
+    )
     stopping = asyncio.Event()
     running = asyncio.create_task(Intake(client, runner).run(stopping))
     try:

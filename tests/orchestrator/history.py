@@ -1,7 +1,9 @@
 """Histories for tests: payloads with the uninteresting parts filled in, and events that form a true chain."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,10 +34,15 @@ from octollm.events.carrier import (
 )
 from octollm.events.envelope import Event, NewEvent, Position, envelope
 from octollm.events.payload import Payload
+from octollm.orchestrator.grants import granted
 from octollm.orchestrator.saga import Intent
 
 TASK = "3f2b8c1e-5d5b-4c0a-9a58-0d6e3a1f7b21"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+KEYS = json.loads((Path(__file__).parents[2] / "events" / "corpus" / "capability" / "tokens.json").read_bytes())
+PRIVATE_KEY: str = KEYS["private_key"]
+TOKEN: str = KEYS["cases"][0]["token"]
+"""Signed by that key; good where only its form is looked at."""
 CONTAINS = ContainsCriterion(text="hello")
 
 
@@ -148,12 +155,15 @@ class History:
     def add(self, new: Payload | Intent, seconds: float | None = None, source: str = "test") -> Event:
         """Stores an event `seconds` after the start."""
         if isinstance(new, Payload):
-            new = NewEvent(payload=new, causation_id=self.events[-1].id if self.events else TASK, key=_key(new))
+            event = NewEvent(payload=new, causation_id=self.events[-1].id if self.events else TASK, key=_key(new))
+        else:
+            event = granted(TASK, new, lambda _: TOKEN)
         stored_at = at(len(self.events)) if seconds is None else at(seconds)
-        headers = envelope(TASK, new, self.position, source)
-        event = Event.parse(f"{new.kind}.{TASK}", headers, schema.encode(new.payload), len(self.events) + 1, stored_at)
-        self.events.append(event)
-        return event
+        headers = envelope(TASK, event, self.position, source)
+        body = schema.encode(event.payload)
+        stored = Event.parse(f"{event.kind}.{TASK}", headers, body, len(self.events) + 1, stored_at)
+        self.events.append(stored)
+        return stored
 
 
 def _key(payload: Payload) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from octollm.events.capability import SigningKey
 from octollm.stack import SERVICES, Missing, StackError, Wiring, accounts
 from octollm.stack import services as table
 
@@ -39,6 +40,7 @@ def told(name: str, wiring: Wiring) -> dict[str, str]:
 
 def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     digest_key = wiring.keys_dir / "reflex-digest.key"
+    signing_key = wiring.keys_dir / "capability.key"
     workspaces = wiring.data_dir / "executor" / "workspaces"
 
     def bus(name: str) -> dict[str, str]:
@@ -66,9 +68,12 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
             "OCTO_EXECUTOR__BACKEND": "docker",
             "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
         },
-        "orchestrator": bus("orchestrator") | {"OCTO_ORCHESTRATOR__PORT": "1"},
+        "orchestrator": bus("orchestrator")
+        | {"OCTO_ORCHESTRATOR__PORT": "1", "OCTO_ORCHESTRATOR__CAPABILITY_KEY_FILE": str(signing_key)},
     }
     assert digest_key.stat().st_mode & 0o777 == 0o600
+    assert signing_key.stat().st_mode & 0o777 == 0o600
+    assert (wiring.keys_dir / "capability.pub").read_text() == SigningKey.load(signing_key).public
     assert workspaces.is_dir()
 
 

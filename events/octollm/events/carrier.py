@@ -690,6 +690,7 @@ class StepDispatched(Payload, frozen=True, kw_only=True):
     purpose: Purpose
     step: Step
     deadline: str
+    capability: str
 
 
 class TaskPlanned(Payload, frozen=True, kw_only=True):

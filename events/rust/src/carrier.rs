@@ -901,6 +901,8 @@ pub struct StepDispatched {
     pub step: Step,
     /// When a silent arm is given up, RFC 3339 in UTC.
     pub deadline: String,
+    /// Biscuit, URL-safe base64: proof that the orchestrator granted just this (docs/decisions/0009). No secret: it is good for one use, by the arm that it names, of what this event says.
+    pub capability: String,
 }
 
 /// Why it runs.

@@ -39,6 +39,25 @@ def nkey(path: Path) -> str:
     return public.decode()
 
 
+def capability(keys_dir: Path) -> tuple[Path, Path]:
+    """The files of the key that signs capabilities and of the one that verifies them, made now if there are none.
+
+    Raises StackError when others may read the private key, or when it is none.
+    """
+    from octollm.events.capability import PRIVATE_PREFIX, KeyUnusable, SigningKey
+
+    private, public = keys_dir / "capability.key", keys_dir / "capability.pub"
+    if not private.exists():
+        _made(private, PRIVATE_PREFIX + os.urandom(BYTES).hex())
+    try:
+        text = SigningKey.load(private).public
+    except KeyUnusable as error:
+        raise StackError(str(error)) from error
+    if not public.exists() or public.read_text(encoding="ascii") != text:
+        public.write_text(text, encoding="ascii")
+    return private, public
+
+
 def _made(path: Path, text: str) -> str:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="ascii") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octollm.stack import probe, procfs
 from octollm.stack.errors import Missing, StackError
-from octollm.stack.keys import secret
+from octollm.stack.keys import capability, secret
 from octollm.stack.ports import HOST
 from octollm.stack.program import Kind, Program
 
@@ -102,6 +102,11 @@ def _executor(wiring: Wiring) -> dict[str, str]:
     return {"OCTO_EXECUTOR__WORKSPACES": str(workspaces)}
 
 
+def _orchestrator(wiring: Wiring) -> dict[str, str]:
+    key, _ = capability(wiring.keys_dir)
+    return {"OCTO_ORCHESTRATOR__CAPABILITY_KEY_FILE": str(key)}
+
+
 SERVICES: tuple[Service, ...] = (
     Service(
         name="projections",
@@ -113,7 +118,9 @@ SERVICES: tuple[Service, ...] = (
     Service(name="reflex", port=8001, argv=("octollm-reflex",), sections=("NATS", "REDIS"), settings=_reflex),
     Service(name="planner", port=8002, argv=("python", "-P", "-m", "octollm.planner"), passes=LLM, settings=_planner),
     Service(name="executor", port=8003, argv=("octollm-executor",), settings=_executor),
-    Service(name="orchestrator", port=8004, argv=("python", "-P", "-m", "octollm.orchestrator")),
+    Service(
+        name="orchestrator", port=8004, argv=("python", "-P", "-m", "octollm.orchestrator"), settings=_orchestrator
+    ),
 )
 
 

@@ -7,6 +7,7 @@ import uvloop
 from nats import errors as nats_errors
 
 from octollm.events import bus
+from octollm.events.capability import KeyUnusable, SigningKey
 from octollm.events.config import ConfigError, NatsSettings, load
 from octollm.events.log import Log
 from octollm.events.service import Service, configure_logging
@@ -18,7 +19,7 @@ from octollm.orchestrator.timers import Timers
 NAME = "orchestrator"
 
 
-async def serve(settings: OrchestratorSettings, nats: NatsSettings) -> None:
+async def serve(settings: OrchestratorSettings, nats: NatsSettings, key: SigningKey) -> None:
     """Until SIGTERM or SIGINT; what was taken from the broker by then is finished first."""
     client = await bus.connect(nats, NAME)
 
@@ -34,6 +35,7 @@ async def serve(settings: OrchestratorSettings, nats: NatsSettings) -> None:
             Timers(client),
             grace=timedelta(seconds=settings.grace_seconds),
             cache_size=settings.cache_size,
+            sign=key.sign,
         )
         await service.run(Intake(client, runner).run(service.stopping))
     finally:
@@ -45,11 +47,12 @@ def main() -> int:
     configure_logging(NAME)
     try:
         settings, nats = load(NAME, OrchestratorSettings), load("nats", NatsSettings)
-    except ConfigError as error:
+        key = SigningKey.load(settings.capability_key_file)
+    except (ConfigError, KeyUnusable) as error:
         sys.stderr.write(f"{NAME}: {error}\n")
         return 2
     try:
-        uvloop.run(serve(settings, nats))
+        uvloop.run(serve(settings, nats, key))
     except (OSError, nats_errors.Error) as error:
         sys.stderr.write(f"{NAME}: {str(error) or type(error).__name__}; is NATS up? (OCTO_NATS__URL)\n")
         return 1

@@ -17,6 +17,7 @@ from octollm.events.log import Conflict, Log
 from octollm.orchestrator import metrics
 from octollm.orchestrator.cache import Cache, Entry
 from octollm.orchestrator.fold import evolve, fold
+from octollm.orchestrator.grants import Sign, granted
 from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, in_time, next_deadline
 from octollm.orchestrator.state import Ended, New, Open
 from octollm.orchestrator.timers import Timers
@@ -31,7 +32,8 @@ class Stuck(Exception):
 class Runner:
     """The saga of every task. Each method returns when all that follows is on record, and raises when it is not yet.
 
-    grace: what a silent arm gets. cache_size: open tasks kept in memory. clock: only for what arms are told.
+    grace: what a silent arm gets. cache_size: open tasks kept in memory. sign: makes the capability of a dispatch.
+    clock: only for what arms are told.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Runner:
         *,
         grace: timedelta,
         cache_size: int,
+        sign: Sign,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log = log
         self._timers = timers
         self._grace = grace
+        self._sign = sign
         self._clock = clock
         self._cache = Cache(cache_size)
 
@@ -140,7 +144,7 @@ class Runner:
         expected = entry.state.position
         intent = in_time(entry.state, intent, self._clock(), grace=self._grace)
         try:
-            appended = await self._log.append(task_id, intent, expected)
+            appended = await self._log.append(task_id, granted(task_id, intent, self._sign), expected)
             failpoint.reach("orchestrator.appended")
         except Conflict:
             # Even where the event found there has the id of ours, another orchestrator may have written it.

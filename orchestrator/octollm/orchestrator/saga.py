@@ -24,8 +24,8 @@ from octollm.events.carrier import (
     TaskCompleted,
     TaskFailed,
 )
-from octollm.events.envelope import NewEvent
 from octollm.events.payload import Payload
+from octollm.events.schema import kind_of
 from octollm.orchestrator.fold import up_to_ms
 from octollm.orchestrator.result import result, spent
 from octollm.orchestrator.state import (
@@ -45,8 +45,26 @@ from octollm.orchestrator.state import (
 GRACE = timedelta(seconds=15)
 """What an arm gets on top of a step's own wall clock, and after a cancel, before it counts as silent."""
 
-Intent = NewEvent
-"""An event to put on record, but for what can't be pure."""
+UNSIGNED = ""
+"""A dispatch's capability as decided. The schema refuses it: without a signature nothing gets on record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """An event to put on record, but for what can't be pure: `grants.granted` makes the event of it.
+
+    `key` says what the decision is about (`<plan>/<step>/<attempt>`), never a position.
+    """
+
+    payload: Payload
+    causation_id: str
+    key: str = ""
+    traceparent: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """`<entity>.<fact>`."""
+        return kind_of(self.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +170,7 @@ def _ready(state: Executing, grace: timedelta) -> Iterator[Intent]:
             purpose=Purpose.run,
             step=planned,
             deadline=_deadline(state, planned, last.at, grace),
+            capability=UNSIGNED,
         )
         yield _intent(state, dispatch, last.event_id, f"{state.plan.version}/{planned.id}/1")
 
@@ -235,7 +254,7 @@ def _end(state: Open, payload: Payload) -> Intent:
 
 
 def _intent(state: Open, payload: Payload, causation_id: str, key: str = "") -> Intent:
-    return NewEvent(payload=payload, causation_id=causation_id, key=key, traceparent=state.contract.traceparent)
+    return Intent(payload=payload, causation_id=causation_id, key=key, traceparent=state.contract.traceparent)
 
 
 def rfc3339(moment: datetime) -> str:

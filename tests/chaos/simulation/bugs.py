@@ -10,6 +10,7 @@ from octollm.events.envelope import Event, Position, event_id
 from octollm.events.log import Conflict, Log
 from octollm.orchestrator.cache import Entry
 from octollm.orchestrator.fold import evolve
+from octollm.orchestrator.grants import granted
 from octollm.orchestrator.intake import Handler, Intake
 from octollm.orchestrator.runner import Runner, Stuck
 from octollm.orchestrator.saga import Intent, Trigger, decide
@@ -61,7 +62,7 @@ class FoundIdTakenAsOwn(CorrectedRunner):
         assert isinstance(entry.state, Open)
         expected = entry.state.position
         try:
-            await self._log.append(task_id, intent, expected)
+            await self._log.append(task_id, granted(task_id, intent, self._sign), expected)
         except Conflict:
             own = event_id(task_id, intent.causation_id, intent.kind, intent.key)
             found = [event for event in await self._log.read(task_id, after=expected) if event.id == own]

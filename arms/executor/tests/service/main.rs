@@ -172,6 +172,7 @@ impl Task<'_> {
             .extend(fields.as_object().unwrap().clone());
         let dispatched = json!({
             "plan_version": 1, "attempt": 1, "purpose": "run", "step": step, "deadline": "2999-01-01T00:00:00.000Z",
+            "capability": "A".repeat(400),
         });
         self.append("step.dispatched", &dispatched, &format!("1/{id}/1"))
             .await;
