@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod action;
+pub mod capability;
 pub mod criterion;
 pub mod policy;
 pub mod report;
