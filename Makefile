@@ -10,10 +10,10 @@ RUST_SOURCES := $(shell find $(RUST) events/schemas -name target -prune -o -type
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-rust test-python lint fmt coverage bench clean
+.PHONY: help setup demo up test test-rust test-python lint fmt coverage bench bench-pipeline clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: requirements.lock pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv .venv
@@ -66,6 +66,16 @@ coverage: .venv/installed ## Lines covered by the Rust tests (needs llvm-profdat
 bench: .venv/installed target/release/octollm-executor ## Measure start, latency and publishes per task
 	$(PY) -m bench.stack
 	$(PY) -m bench.task
+
+# What is measured beside us; where something can't be installed the bench says so and measures the rest.
+target/bench/peers/installed: .venv/installed requirements-bench.lock bench/peers/package.json bench/peers/package-lock.json
+	@mkdir -p $(@D) && cp bench/peers/package.json bench/peers/package-lock.json $(@D)
+	-$(BIN)/uv venv --quiet --allow-existing $(@D)/venv && $(BIN)/uv pip sync --quiet --python $(@D)/venv requirements-bench.lock
+	-npm ci --prefix $(@D) --ignore-scripts --silent
+	@test -x $(@D)/venv/bin/hypercorn && test -d $(@D)/node_modules && touch $@ || echo "not all peers could be installed"
+
+bench-pipeline: .venv/installed target/release/octollm-executor target/bench/peers/installed ## Measure a task beside the bare broker, DBOS and Restate (QUICK=1: a minute)
+	$(PY) -m bench.pipeline $(if $(QUICK),--quick)
 
 clean: ## Remove what was built and installed; data in .octo is kept
 	cargo clean

@@ -1,7 +1,8 @@
-"""The machine that a figure belongs to."""
+"""The machine that a figure belongs to, and how figures are summed up."""
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -15,8 +16,12 @@ def describe() -> str:
     return f"{model}, {cores} cores, {kib / 2**20:.0f} GiB, Linux {platform.release()}"
 
 
-def percentiles(values: list[float]) -> str:
-    """P50, P95 and P99 of milliseconds, by rank."""
+def percentile(values: Sequence[float], rank: float) -> float:
+    """The value at a rank in percent, by nearest rank."""
     ordered = sorted(values)
-    at = {q: ordered[min(len(ordered) - 1, int(len(ordered) * q / 100))] for q in (50, 95, 99)}
-    return "  ".join(f"P{q} {value:8.1f} ms" for q, value in at.items())
+    return ordered[min(len(ordered) - 1, int(len(ordered) * rank / 100))]
+
+
+def percentiles(values: Sequence[float]) -> str:
+    """P50, P95 and P99 of milliseconds, by rank."""
+    return "  ".join(f"P{rank} {percentile(values, rank):8.1f} ms" for rank in (50, 95, 99))
