@@ -1,56 +1,22 @@
 """Capabilities against the vectors: what the other language's verifier reads is what is signed here."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from biscuit_auth import (
-    AuthorizationError,
-    AuthorizerBuilder,
-    Biscuit,
-    BiscuitSerializationError,
-    BiscuitValidationError,
-    Fact,
-    PublicKey,
-)
+from biscuit_auth import Biscuit, PublicKey
 
 from octollm.events import schema
 from octollm.events.capability import Grant, KeyUnusable, SigningKey, action_digest
 from octollm.events.carrier import Action, Effect, Limits, Purpose, Step
+from tests.events.verifier import DIGESTS, TOKENS, grants
 
-FOLDER = Path(__file__).parents[2] / "events" / "corpus" / "capability"
-DIGESTS: list[dict[str, Any]] = json.loads((FOLDER / "digests.json").read_bytes())
-TOKENS: dict[str, Any] = json.loads((FOLDER / "tokens.json").read_bytes())
 KEY = SigningKey(TOKENS["private_key"])
 TASK = "3f2b8c1e-5d5b-4c0a-9a58-0d6e3a1f7b21"
 STEP = msgspec.convert(schema.documents()["step.dispatched"]["examples"][0]["step"], Step)
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-
-
-def grants(token: str, expected: dict[str, Any], at: datetime, public_key: str = TOKENS["public_key"]) -> bool:
-    """A verifier, short and strict: every expected fact is the authority's, and no check fails."""
-    try:
-        biscuit = Biscuit.from_base64(token, PublicKey(public_key))
-    except (BiscuitValidationError, BiscuitSerializationError):
-        return False
-    limits = expected["limits"]
-    facts = [f"{name}({{{name}}})" for name in expected if name != "limits"]
-    facts += [f'limit("{name}", {{{name}}})' for name in limits]
-    values = {name: value for name, value in expected.items() if name != "limits"} | limits
-    builder = AuthorizerBuilder(f"allow if {', '.join(facts)};", values)
-    builder.add_fact(Fact("time({now})", {"now": at}))
-    # The default of a millisecond refuses good tokens on a busy machine; the library's stubs lack both.
-    generous = builder.limits()  # type: ignore[attr-defined]
-    generous.max_time = timedelta(seconds=10)
-    builder.set_limits(generous)  # type: ignore[attr-defined]
-    try:
-        builder.build(biscuit).authorize()
-    except AuthorizationError:
-        return False
-    return True
 
 
 def grant(step: Step = STEP, expires: datetime = NOON, **fields: Any) -> Grant:

@@ -1,9 +1,7 @@
 """Histories for tests: payloads with the uninteresting parts filled in, and events that form a true chain."""
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,12 +34,12 @@ from octollm.events.envelope import Event, NewEvent, Position, envelope
 from octollm.events.payload import Payload
 from octollm.orchestrator.grants import granted
 from octollm.orchestrator.saga import Intent
+from tests.events.verifier import TOKENS
 
 TASK = "3f2b8c1e-5d5b-4c0a-9a58-0d6e3a1f7b21"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-KEYS = json.loads((Path(__file__).parents[2] / "events" / "corpus" / "capability" / "tokens.json").read_bytes())
-PRIVATE_KEY: str = KEYS["private_key"]
-TOKEN: str = KEYS["cases"][0]["token"]
+PRIVATE_KEY: str = TOKENS["private_key"]
+TOKEN: str = TOKENS["cases"][0]["token"]
 """Signed by that key; good where only its form is looked at."""
 CONTAINS = ContainsCriterion(text="hello")
 
@@ -51,9 +49,9 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def received(*criteria: Criterion, seconds: int = 300) -> TaskReceived:
+def received(*criteria: Criterion, seconds: int = 300, retries: int = 0) -> TaskReceived:
     raw: dict[str, Any] = dict(schema.documents()["task.received"]["examples"][0])
-    raw["budget"] = raw["budget"] | {"max_time_seconds": seconds}
+    raw["budget"] = raw["budget"] | {"max_time_seconds": seconds, "max_retries": retries}
     raw["acceptance_criteria"] = msgspec.to_builtins(criteria)
     return msgspec.convert(raw, TaskReceived)
 
@@ -120,7 +118,7 @@ def executed(
     return StepExecuted(
         plan_version=1,
         step_id=name,
-        attempt=1,
+        attempt=attempt,
         exit_code=0,
         output=Output(stdout=output, stderr=stream()),
         checks=list(checks),
@@ -131,7 +129,7 @@ def executed(
 def failed(
     name: str, code: ErrorCode = ErrorCode.STEP_FAILED, message: str = "exit code 1", attempt: int = 1
 ) -> Payload:
-    return StepFailed(plan_version=1, step_id=name, attempt=1, code=code, message=message, violations=[])
+    return StepFailed(plan_version=1, step_id=name, attempt=attempt, code=code, message=message, violations=[])
 
 
 def passed(criterion: ContainsCriterion) -> CheckResult:

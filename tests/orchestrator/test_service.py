@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -19,9 +20,10 @@ from octollm.events.log import Log
 from octollm.events.payload import Payload
 from octollm.stack import SERVICES, Stack, StackOptions
 from tests.orchestrator.arms import DEADLINE_S, Arms, Script, until, until_ended
-from tests.orchestrator.history import executed, planned, step
+from tests.orchestrator.history import PRIVATE_KEY, executed, planned, step
 
 LINE = planned(step("a"), step("b", "a"), step("c", "b"))
+KEY_SETTING = "OCTO_ORCHESTRATOR__CAPABILITY_KEY_FILE"
 ORCHESTRATOR = tuple(service for service in SERVICES if service.name == "orchestrator")
 
 
@@ -184,15 +186,52 @@ async def test_sigterm_finishes_what_was_taken_and_the_next_process_goes_on() ->
         await until(lambda: log_file.read_text().count('"event": "started"') == 2, "the next process has started")
 
 
+def start(**environment: str) -> tuple[int, str]:
+    """The exit status and stderr of an orchestrator that is not to start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "octollm.orchestrator"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "capability.key"
+    path.write_text(PRIVATE_KEY)
+    path.chmod(0o600)
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("OCTO_ORCHESTRATOR__GRACE_SECONDS", "-1"), ("OCTO_ORCHESTRATOR__GRACE", "1")]
 )
-async def test_a_wrong_setting_stops_the_start_and_is_named(name: str, value: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "octollm.orchestrator"),
-        env={**os.environ, name: value},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, errors = await asyncio.wait_for(process.communicate(), DEADLINE_S)
-    assert process.returncode == 2
-    assert name in errors.decode()
+def test_a_wrong_setting_stops_the_start_and_is_named(name: str, value: str, key_file: Path) -> None:
+    status, errors = start(**{KEY_SETTING: str(key_file), name: value})
+    assert status == 2
+    assert name in errors
+
+
+def test_without_a_key_nothing_starts(tmp_path: Path) -> None:
+    status, errors = start()
+    assert status == 2
+    assert KEY_SETTING in errors
+    status, errors = start(**{KEY_SETTING: str(tmp_path / "none.key")})
+    assert status == 2
+    assert "none.key can't be read" in errors
+
+
+def test_a_key_that_others_may_read_or_that_is_none_stops_the_start(key_file: Path) -> None:
+    key_file.chmod(0o644)
+    status, errors = start(**{KEY_SETTING: str(key_file)})
+    assert status == 2
+    assert "chmod 600" in errors
+    key_file.chmod(0o600)
+    key_file.write_text("canary")
+    status, errors = start(**{KEY_SETTING: str(key_file)})
+    assert status == 2
+    assert "holds no Ed25519 private key" in errors
+    assert "canary" not in errors
