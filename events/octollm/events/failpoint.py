@@ -2,7 +2,7 @@
 
 `OCTO_FAIL_POINT=<name>[:n]` arms one: the n-th time (default 1) that it is reached, the process sends itself SIGKILL:
 nothing is flushed, drained or handed back. Without the variable a point costs a comparison. The stack passes it on to
-nobody by itself (`Stack.restart` has the one way). A point is named `<service>.<what has just happened>`.
+nobody by itself (`Stack.kill` has the one way). A point is named `<service>.<what has just happened>`.
 """
 
 import os

@@ -193,16 +193,16 @@ class Stack:
         if self._failure:
             raise self._failure
 
-    async def restart(self, name: str, fail_point: str | None = None) -> None:
-        """Stop a program gracefully and start it again on its port; return when it is ready.
+    async def restart(self, name: str) -> None:
+        """Stop a program gracefully and start it again on its port; return when it is ready."""
+        await self._supervisor(name).restart(self.options.start_seconds)
 
-        A crash test names the ``fail_point`` at which the new process has to die; the one that takes its place has none.
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL, *, fail_point: str | None = None) -> None:
+        """Send a signal to a program's process, as a chaos test does; the program is restarted if it dies of it.
+
+        ``fail_point`` is where the process that takes its place has to die in turn; the one after that has none.
         """
-        await self._supervisor(name).restart(self.options.start_seconds, fail_point)
-
-    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to a program's process, as a chaos test does; the program is restarted if it dies of it."""
-        await self._supervisor(name).kill(number)
+        await self._supervisor(name).kill(number, fail_point)
 
     async def ready(self, name: str, seconds: float = 30.0) -> None:
         """Return when a program is ready (again); raises NotReady after ``seconds``."""

@@ -20,7 +20,7 @@ LONGEST_DELAY_SECONDS = 5.0
 PROBE_SECONDS = 2.0
 POLL_SECONDS = (0.01, 0.1)
 FAIL_POINT = "OCTO_FAIL_POINT"
-"""Passed on by nothing but a restart that names a fail point."""
+"""Passed on by nothing but a kill that names a fail point."""
 
 Changed = Callable[["Supervisor", str], None]
 """Called after every change of state, with a reason that may be empty."""
@@ -188,15 +188,17 @@ class Supervisor:
                 f"{self.program.name} is {self.state}, not ready, after {deadline_seconds:g} s; {tail}"
             ) from None
 
-    async def kill(self, number: signal.Signals) -> None:
+    async def kill(self, number: signal.Signals, fail_point: str | None = None) -> None:
         """Send a signal to the running process; after SIGKILL, return when it is gone and its end was noticed.
 
-        A death that was asked for by SIGKILL isn't counted, or a chaos test would soon end the stack.
+        ``fail_point`` is where the process that takes its place, and no later one, has to die (octollm.events.failpoint).
+        A death that was asked for, by SIGKILL or so, isn't counted, or a chaos test would soon end the stack.
         """
         child = self._child
         if child is None or not child.running:
             raise NotReady(f"{self.program.name} is {self.state}: there is no process to send {number.name} to")
         self._asked = number == signal.SIGKILL
+        self._once = {} if fail_point is None else {FAIL_POINT: fail_point}
         child.send(number)
         if self._asked:
             await child.wait()
@@ -218,15 +220,10 @@ class Supervisor:
         if not failed and self.state is not State.STOPPED:
             self._enter(State.STOPPED)
 
-    async def restart(self, deadline_seconds: float, fail_point: str | None = None) -> None:
-        """Stop gracefully and start again; it doesn't count as a death.
-
-        ``fail_point`` is where the new process, and no later one, has to die (octollm.events.failpoint); that isn't
-        counted either.
-        """
+    async def restart(self, deadline_seconds: float) -> None:
+        """Stop gracefully and start again; it doesn't count as a death."""
         async with self._restarting:
             await self._halt(asyncio.Event())
             self.restarts += 1
             self.began = time.monotonic()
-            self._once = {} if fail_point is None else {FAIL_POINT: fail_point}
             await self.start(deadline_seconds)
