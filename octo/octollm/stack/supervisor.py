@@ -191,7 +191,7 @@ class Supervisor:
     async def kill(self, number: signal.Signals, fail_point: str | None = None) -> None:
         """Send a signal to the running process; after SIGKILL, return when it is gone and its end was noticed.
 
-        ``fail_point`` is where the process that takes its place, and no later one, has to die (octollm.events.failpoint).
+        ``fail_point`` is where the process that takes its place, and no later one, has to die (events' failpoint).
         A death that was asked for, by SIGKILL or so, isn't counted, or a chaos test would soon end the stack.
         """
         child = self._child
