@@ -1,7 +1,7 @@
 """The saga as data: a history in words, and what is decided after it."""
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from octollm.events.carrier import (
     ErrorCode,
     ExitCodeCriterion,
     How,
+    PlanRequested,
+    Retry,
     Step,
     StepDispatched,
     StepFailed,
@@ -22,8 +24,20 @@ from octollm.events.carrier import (
     TaskFailed,
 )
 from octollm.events.envelope import Event, event_id
+from octollm.events.payload import Payload
 from octollm.orchestrator.fold import evolve, fold
-from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, in_time, next_deadline
+from octollm.orchestrator.saga import (
+    FOLDED,
+    MOST_PLANNING_ATTEMPTS,
+    CancelAsked,
+    Intent,
+    ResumeAsked,
+    TimerFired,
+    Trigger,
+    decide,
+    in_time,
+    next_deadline,
+)
 from octollm.orchestrator.state import CUT, Ended, Executing, New, Open, Planning, Unplanned
 from tests.events.examples import example
 from tests.orchestrator.history import (
@@ -55,13 +69,14 @@ def said(intent: Intent) -> str:
     """An intent in short."""
     match intent.payload:
         case StepDispatched() as dispatched:
-            return f"dispatch {dispatched.step.id}"
+            again = f" {dispatched.attempt}" if dispatched.attempt > 1 else ""
+            return f"dispatch {dispatched.step.id}{again}"
         case StepFailed() as given_up:
             return f"give up {given_up.step_id} {given_up.code}"
         case TaskFailed() as ended:
             return f"failed {ended.code}" + ("" if ended.step_id is UNSET else f" at {ended.step_id}")
         case _:
-            return intent.kind.removeprefix("task.")
+            return intent.kind.rpartition(".")[2]
 
 
 def carry_out(history: History, trigger: Trigger = FOLDED) -> list[str]:
@@ -80,14 +95,15 @@ def _latest(history: History, trigger: Trigger) -> float:
     return (latest - at(0)).total_seconds()
 
 
-def play(script: str, seconds: int = 300) -> tuple[History, list[str]]:
+def play(script: str, seconds: int = 300, retries: int = 0) -> tuple[History, list[str]]:
     """Plays a script and says what was decided after its last word.
 
-    Words: a plan's name, `+a` step a executed, `-a` failed, `!a` was killed on request, `noplan`, `cancel`, `@30` a
-    timer that fires 30 s after the start. Each word is a second after the one before.
+    Words: a plan's name, `+a` step a executed, `-a` failed, `!a` was killed on request, `~a` found no sandbox (`~a2` on
+    its second attempt), `noplan`, `cancel`, `resume`, `@30` a timer that fires 30 s after the start. Each word is a
+    second after the one before.
     """
     history = History()
-    history.add(received(seconds=seconds))
+    history.add(received(seconds=seconds, retries=retries))
     decided = carry_out(history)
     for second, word in enumerate(script.split(), start=1):
         trigger: Trigger = FOLDED
@@ -97,16 +113,21 @@ def play(script: str, seconds: int = 300) -> tuple[History, list[str]]:
             history.add(plan_failed(), second)
         elif word == "cancel":
             trigger = CANCEL
+        elif word == "resume":
+            trigger = ResumeAsked("operator", history.position.version)
         elif word.startswith("@"):
             trigger = TimerFired(at(float(word[1:])))
-        elif word.startswith("+"):
-            history.add(executed(word[1:], f"{word[1:]}\n"), second)
         else:
-            history.add(
-                failed(word[1:], ErrorCode.CANCELLED if word.startswith("!") else ErrorCode.STEP_FAILED), second
-            )
+            history.add(_result(word[0], word[1], int(word[2:] or 1)), second)
         decided = carry_out(history, trigger)
     return history, decided
+
+
+def _result(mark: str, name: str, attempt: int) -> Payload:
+    codes = {"-": ErrorCode.STEP_FAILED, "!": ErrorCode.CANCELLED, "~": ErrorCode.SANDBOX_UNAVAILABLE}
+    if mark == "+":
+        return executed(name, f"{name}\n", attempt=attempt)
+    return failed(name, codes[mark], attempt=attempt)
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,7 @@ class Scenario:
     script: str
     decided: list[str]
     seconds: int = 300
+    retries: int = 0
 
 
 SCENARIOS = [
@@ -162,6 +184,46 @@ SCENARIOS = [
     Scenario("line +a @5", ["give up b TIMEOUT", "failed TIMEOUT"], seconds=5),
     Scenario("line +a +b", ["failed TIMEOUT"], seconds=3),
     Scenario("line +a +b +c", ["completed"], seconds=4),
+    # Another attempt, after a pause of half a second at most (the next: one second), while the budget lasts.
+    Scenario("line ~a", [], retries=1),
+    Scenario("line ~a @2.1", [], retries=1),
+    Scenario("line ~a @2.5", ["dispatch a 2"], retries=1),
+    Scenario("line ~a @2.5 +a2", ["dispatch b"], retries=1),
+    Scenario("line ~a @2.5 ~a2", ["failed SANDBOX_UNAVAILABLE at a"], retries=1),
+    Scenario("line ~a @2.5 ~a2 @5", ["dispatch a 3"], retries=2),
+    Scenario("line ~a @2.5 ~a2 @5 ~a3", ["failed SANDBOX_UNAVAILABLE at a"], retries=10),
+    Scenario("line -a", ["failed STEP_FAILED at a"], retries=10),
+    Scenario("line @46", ["give up a ARM_UNAVAILABLE"], retries=1),
+    Scenario("line @46 @46.5", ["dispatch a 2"], retries=1),
+    Scenario("line ~a +z", [], retries=1),
+    # Beside other steps: what is ready goes on; a failure for good ends it all; who failed first gets what is left.
+    Scenario("diamond +a ~b +c", ["dispatch b 2"], retries=1),
+    Scenario("diamond +a ~b @3.5 +c +b2", ["dispatch d"], retries=1),
+    Scenario("wide ~a -b", [], retries=1),
+    Scenario("wide ~a -b @9 +c", ["failed STEP_FAILED at b"], retries=1),
+    Scenario("wide ~b ~a @9", [], retries=1),
+    Scenario("wide ~b ~a @9 +c", ["failed SANDBOX_UNAVAILABLE at a"], retries=1),
+    Scenario("wide ~b ~a", ["dispatch b 2"], retries=2),
+    Scenario("wide ~b ~a @9", ["dispatch a 2"], retries=2),
+    # Never after a cancel, nor once the time is up.
+    Scenario("line ~a cancel", ["cancel_requested", "cancelled"], retries=1),
+    Scenario("wide ~a cancel @9", [], retries=1),
+    Scenario("line ~a @10", ["failed SANDBOX_UNAVAILABLE at a"], seconds=10, retries=1),
+    Scenario("line ~a @3 @10", ["give up a TIMEOUT", "failed TIMEOUT"], seconds=10, retries=2),
+    # A late result never counts for the attempt after.
+    Scenario("line @46 +a", [], retries=1),
+    Scenario("line @46 @47 +a", [], retries=1),
+    Scenario("line @46 @47 -a", [], retries=1),
+    Scenario("line @46 @47 +a +a2", ["dispatch b"], retries=1),
+    # A person resumes.
+    Scenario("resume", ["requested"]),
+    Scenario("resume resume", ["requested"]),
+    Scenario("resume line", ["dispatch a"]),
+    Scenario("resume noplan", ["failed PLANNING_FAILED"]),
+    Scenario("resume @10", ["failed TIMEOUT"], seconds=10),
+    Scenario("line resume", []),
+    Scenario("line +a +b +c resume", []),
+    Scenario("cancel resume", []),
     # What does not apply.
     Scenario("line +b", []),
     Scenario("line +z", []),
@@ -175,9 +237,11 @@ SCENARIOS = [
 ]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: f"{scenario.script}/{scenario.seconds}")
+@pytest.mark.parametrize(
+    "scenario", SCENARIOS, ids=lambda scenario: f"{scenario.script}/{scenario.seconds}/{scenario.retries}"
+)
 def test_scenarios(scenario: Scenario) -> None:
-    assert play(scenario.script, scenario.seconds)[1] == scenario.decided
+    assert play(scenario.script, scenario.seconds, scenario.retries)[1] == scenario.decided
 
 
 def test_a_line_of_three_steps_is_nine_events() -> None:
@@ -342,6 +406,64 @@ def test_a_step_answers_the_last_of_its_dependencies() -> None:
     results = [event for event in history.events if event.kind == "step.executed"]
     assert by_kind["step.dispatched", "b"].causation_id == results[0].id
     assert by_kind["step.dispatched", "d"].causation_id == results[-1].id
+
+
+def test_another_attempt_answers_the_failure_and_has_an_id_of_its_own() -> None:
+    history, _ = play("line ~a", retries=1)
+    state = fold(history.events)
+    due = next_deadline(state)
+    assert due is not None
+    assert at(2.25) <= due <= at(2.5)
+    assert decide(state, TimerFired(due - timedelta(milliseconds=1))) == (), "a timer that is early"
+    (intent,) = decide(state, TimerFired(due))
+    assert (intent.causation_id, intent.key) == (history.events[-1].id, "1/a/2")
+    assert intent == decide(state, TimerFired(due + timedelta(seconds=9)))[0], "whenever it is decided"
+    assert isinstance(intent.payload, StepDispatched)
+    assert intent.payload.attempt == 2
+    assert datetime.fromisoformat(intent.payload.deadline) == due + timedelta(seconds=45)
+    assert _id(intent) not in {event.id for event in history.events}
+
+
+def test_an_attempt_that_could_not_begin_in_time_is_not_waited_for() -> None:
+    patient = structs.replace(step("a"), retry=Retry(max_attempts=2, backoff_ms=60_000))
+    history = History()
+    history.add(received(seconds=20, retries=1))
+    history.add(planned(patient))
+    carry_out(history)
+    history.add(failed("a", ErrorCode.SANDBOX_UNAVAILABLE))
+    assert carry_out(history) == ["failed SANDBOX_UNAVAILABLE at a"]
+
+
+def test_a_task_that_failed_says_how_often_it_was_tried() -> None:
+    history, _ = play("line ~a @2.5 ~a2", retries=1)
+    ended = history.events[-1].payload
+    assert isinstance(ended, TaskFailed)
+    assert ended.message == "step a (attempt 2): exit code 1"
+
+
+def test_an_attempt_on_record_is_a_fact_whatever_todays_rules_say() -> None:
+    history, _ = play("diamond +a -b", retries=0)
+    (dispatch,) = (event.payload for event in history.events if event.data.get("step", {}).get("id") == "b")
+    history.add(structs.replace(dispatch, attempt=2))
+    assert carry_out(history) == []
+    history.add(executed("b", attempt=2))
+    history.add(executed("c"))
+    assert carry_out(history) == ["dispatch d"]
+
+
+def test_a_plan_is_asked_for_again_as_often_as_it_can_be_counted_and_once_per_resume() -> None:
+    history = History()
+    history.add(received())
+    for attempt in range(2, MOST_PLANNING_ATTEMPTS + 1):
+        asked = ResumeAsked("operator", history.position.version)
+        (intent,) = decide(fold(history.events), asked)
+        assert isinstance(intent.payload, PlanRequested)
+        assert (intent.payload.attempt, intent.payload.requested_by) == (attempt, "operator")
+        assert (intent.causation_id, intent.key) == (history.events[0].id, f"1/{attempt}")
+        history.add(intent)
+        assert decide(fold(history.events), asked) == (), "what was asked for is on record"
+    assert carry_out(history, ResumeAsked("operator", history.position.version)) == []
+    assert next_deadline(fold(history.events)) == at(300)
 
 
 def test_a_given_up_step_answers_its_dispatch_and_ends_the_time_of_the_broker() -> None:

@@ -1,62 +1,108 @@
 """What holds for every plan, every order of results, every crash, and every late or foreign event."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET, structs
 
-from octollm.events.carrier import ErrorCode, Step, StepDispatched, StepExecuted
-from octollm.events.envelope import TERMINAL, event_id
+from octollm.events.carrier import (
+    Effect,
+    ErrorCode,
+    Retry,
+    RetryCause,
+    Step,
+    StepDispatched,
+    StepExecuted,
+    StepFailed,
+    TaskCancelRequested,
+)
+from octollm.events.envelope import TERMINAL, Event, event_id
 from octollm.events.payload import Payload
 from octollm.orchestrator.fold import evolve, fold
-from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, next_deadline
+from octollm.orchestrator.saga import (
+    FOLDED,
+    CancelAsked,
+    Intent,
+    ResumeAsked,
+    TimerFired,
+    Trigger,
+    decide,
+    next_deadline,
+)
 from octollm.orchestrator.state import Ended, Executing, New, Open, Running
 from tests.orchestrator.history import TASK, History, at, executed, failed, plan_failed, planned, received, step
 
 CANCEL = CancelAsked("operator")
+SECONDS = 60
+"""The time budget."""
+NOT_THE_STEPS = {"SANDBOX_UNAVAILABLE", "ARM_UNAVAILABLE", "INTERNAL_ERROR"}
 
 # A busy machine is no failure.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+RETRIES = st.builds(
+    Retry,
+    max_attempts=st.integers(1, 4),
+    backoff_ms=st.just(UNSET) | st.integers(1, 60_000),
+    on=st.just(UNSET) | st.lists(st.sampled_from(RetryCause), min_size=1, unique=True),
+)
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[Step, ...]:
-    """A directed acyclic graph of up to six steps, not always in topological order."""
+    """A directed acyclic graph of up to six steps of any effect and retry, not always in topological order."""
     names = "abcdef"[: draw(st.integers(1, 6))]
     steps = [
-        step(name, *(draw(st.sets(st.sampled_from(names[:place]))) if place else ()), wall_ms=1000 * (place + 1))
+        structs.replace(
+            step(name, *(draw(st.sets(st.sampled_from(names[:place]))) if place else ()), wall_ms=1000 * (place + 1)),
+            effect=draw(st.sampled_from(Effect)),
+            retry=draw(st.just(UNSET) | RETRIES),
+        )
         for place, name in enumerate(names)
     ]
     return tuple(draw(st.permutations(steps)))
 
 
-# What happens next: an occasion, the step it is about, how many of the decisions are stored before a crash, seconds.
-OCCASIONS = ("executed", "failed", "killed", "cancel", "timer", "redelivered", "planned", "plan_failed", "foreign")
-HAPPENINGS = st.lists(
+# What happens next: an occasion (a code: a step failed so), the step and the attempt it is about, how many of the
+# decisions are stored before a crash, seconds.
+CODES = ("SANDBOX_UNAVAILABLE", "ARM_UNAVAILABLE", "INTERNAL_ERROR", *RetryCause, "UNKNOWN_OUTCOME", "CANCELLED")
+OCCASIONS = ("executed", "cancel", "timer", "redelivered", "planned", "plan_failed", "foreign", "resume")
+Happening = tuple[str, str, int, int, float]
+HAPPENINGS: st.SearchStrategy[list[Happening]] = st.lists(
     st.tuples(
-        st.sampled_from(OCCASIONS), st.sampled_from("abcdefz"), st.integers(0, 8), st.floats(0, 20, allow_nan=False)
+        st.sampled_from(OCCASIONS) | st.sampled_from(CODES),
+        st.sampled_from("abcdefz"),
+        st.integers(1, 3),
+        st.integers(0, 8),
+        st.floats(0, 20, allow_nan=False),
     ),
     max_size=40,
 )
+BUDGETS = st.integers(0, 4)
 
 
-def play(plan: tuple[Step, ...], happenings: list[tuple[str, str, int, float]]) -> History:
+def play(plan: tuple[Step, ...], happenings: list[Happening], retries: int) -> History:
     """A task's log after these happenings, with an orchestrator that may crash after any append.
 
     Results and plans are stored whenever they come, even where a well-behaved arm would not have appended them.
     """
     history = History()
-    state = fold([history.add(received(seconds=60), 0), history.add(planned(*plan), 0)])
+    state = fold([history.add(received(seconds=SECONDS, retries=retries), 0), history.add(planned(*plan), 0)])
     clock = 0.0
-    for occasion, name, stored, seconds in [("redelivered", "a", 8, 0.0), *happenings]:
+    for occasion, name, attempt, stored, seconds in [("redelivered", "a", 1, 8, 0.0), *happenings]:
         clock += seconds
         trigger: Trigger = FOLDED
         if occasion == "cancel":
             trigger = CANCEL
         elif occasion == "timer":
             trigger = TimerFired(at(clock))
+        elif occasion == "resume":
+            trigger = ResumeAsked("operator", state.position.version)
         elif occasion != "redelivered":
-            state = evolve(state, history.add(_appended(occasion, name, plan), clock))
+            state = evolve(state, history.add(_appended(occasion, name, attempt, plan), clock))
         for _ in range(stored):
             if not (intents := decide(state, trigger)):
                 break
@@ -64,51 +110,93 @@ def play(plan: tuple[Step, ...], happenings: list[tuple[str, str, int, float]]) 
     return history
 
 
-def _appended(occasion: str, name: str, plan: tuple[Step, ...]) -> Payload:
+def _appended(occasion: str, name: str, attempt: int, plan: tuple[Step, ...]) -> Payload:
     match occasion:
         case "executed":
-            return executed(name, name)
-        case "failed":
-            return failed(name)
-        case "killed":
-            return failed(name, ErrorCode.CANCELLED)
+            return executed(name, name, attempt=attempt)
         case "planned":
             return planned(*plan)
         case "plan_failed":
             return plan_failed()
-        case _:
+        case "foreign":
             return received()
+        case code:
+            return failed(name, ErrorCode(code), attempt=attempt)
 
 
 @PATIENT
-@given(plan=plans(), happenings=HAPPENINGS)
-def test_one_terminal_event_and_no_step_twice_or_too_early(
-    plan: tuple[Step, ...], happenings: list[tuple[str, str, int, float]]
+@given(plan=plans(), happenings=HAPPENINGS, retries=BUDGETS)
+def test_one_terminal_event_and_no_step_too_early_or_beside_itself(
+    plan: tuple[Step, ...], happenings: list[Happening], retries: int
 ) -> None:
-    history = play(plan, happenings)
+    history = play(plan, happenings, retries)
     ours = [event for event in history.events if event.source == "/octollm/orchestrator"]
     endings = [event for event in ours if event.kind in TERMINAL]
     assert len(endings) <= 1
     assert all(event.version <= endings[0].version for event in ours if endings)
+    attempts: dict[str, int] = {}
     running: set[str] = set()
     done: set[str] = set()
     for event in history.events:
         match event.payload:
-            case StepDispatched(step=dispatched):
-                assert dispatched.id not in running
+            case StepDispatched(step=dispatched, attempt=attempt):
+                name = dispatched.id
+                assert name not in running | done
                 assert done.issuperset(dispatched.depends_on)
-                running.add(dispatched.id)
-            case StepExecuted(step_id=name) if name in running:
+                assert attempt == attempts.get(name, 0) + 1
+                attempts[name] = attempt
+                running.add(name)
+            case StepExecuted(step_id=name, attempt=attempt) if name in running and attempts[name] == attempt:
+                running.remove(name)
                 done.add(name)
+            case StepFailed(step_id=name, attempt=attempt) if name in running and attempts[name] == attempt:
+                running.remove(name)
 
 
 @PATIENT
-@given(plan=plans(), happenings=HAPPENINGS)
+@given(plan=plans(), happenings=HAPPENINGS, retries=BUDGETS)
+def test_another_attempt_is_bounded_allowed_and_paused_for(
+    plan: tuple[Step, ...], happenings: list[Happening], retries: int
+) -> None:
+    history = play(plan, happenings, retries)
+    again = 0
+    latest: dict[str, Event] = {}
+    failures: dict[tuple[str, int], Event] = {}
+    is_cancelled = False
+    for event in history.events:
+        match event.payload:
+            case TaskCancelRequested():
+                is_cancelled = True
+            case StepFailed(step_id=name, attempt=attempt) if name in latest:
+                if latest[name].data["attempt"] == attempt:
+                    failures.setdefault((name, attempt), event)
+            case StepDispatched(step=dispatched, attempt=attempt):
+                latest[dispatched.id] = event
+                if attempt == 1:
+                    continue
+                again += 1
+                failure = failures[dispatched.id, attempt - 1]
+                code = failure.data["code"]
+                policy = Retry(max_attempts=3) if dispatched.retry is UNSET else dispatched.retry
+                first = 500 if policy.backoff_ms is UNSET else policy.backoff_ms
+                longest = timedelta(milliseconds=min(first * 2 ** (attempt - 2), 60_000))
+                assert attempt <= policy.max_attempts
+                assert dispatched.effect != Effect.side_effecting or code == "SANDBOX_UNAVAILABLE"
+                assert code in NOT_THE_STEPS or (policy.on is not UNSET and code in policy.on)
+                assert event.causation_id == failure.id
+                assert event.stored_at >= failure.stored_at + longest / 2
+                assert datetime.fromisoformat(event.data["deadline"]) <= at(SECONDS)
+                assert not is_cancelled
+    assert again <= retries
+
+
+@PATIENT
+@given(plan=plans(), happenings=HAPPENINGS, retries=BUDGETS)
 def test_a_terminal_event_is_the_end_of_all_change(
-    plan: tuple[Step, ...], happenings: list[tuple[str, str, int, float]]
+    plan: tuple[Step, ...], happenings: list[Happening], retries: int
 ) -> None:
     state = fold([])
-    for event in play(plan, happenings).events:
+    for event in play(plan, happenings, retries).events:
         after = evolve(state, event)
         assert after.position == event.position
         if isinstance(state, Ended):
@@ -118,14 +206,14 @@ def test_a_terminal_event_is_the_end_of_all_change(
 
 
 @PATIENT
-@given(plan=plans(), happenings=HAPPENINGS, cut=st.integers(0, 200))
+@given(plan=plans(), happenings=HAPPENINGS, retries=BUDGETS, cut=st.integers(0, 200))
 def test_deciding_again_after_any_prefix_decides_the_same(
-    plan: tuple[Step, ...], happenings: list[tuple[str, str, int, float]], cut: int
+    plan: tuple[Step, ...], happenings: list[Happening], retries: int, cut: int
 ) -> None:
-    prefix = play(plan, happenings).events[:cut]
+    prefix = play(plan, happenings, retries).events[:cut]
     state = fold(prefix)
     assert state == fold(prefix)
-    for trigger in (FOLDED, TimerFired(at(30)), CANCEL):
+    for trigger in (FOLDED, TimerFired(at(30)), CANCEL, ResumeAsked("operator", state.position.version)):
         intents = decide(state, trigger)
         assert intents == decide(fold(prefix), trigger)
         assert len({_id(intent) for intent in intents}) == len(intents)
@@ -142,14 +230,13 @@ def test_deciding_again_after_any_prefix_decides_the_same(
 
 
 @PATIENT
-@given(plan=plans(), happenings=HAPPENINGS)
-def test_every_task_ends_by_its_timers_alone(
-    plan: tuple[Step, ...], happenings: list[tuple[str, str, int, float]]
-) -> None:
-    history = play(plan, happenings)
+@given(plan=plans(), happenings=HAPPENINGS, retries=BUDGETS)
+def test_every_task_ends_by_its_timers_alone(plan: tuple[Step, ...], happenings: list[Happening], retries: int) -> None:
+    history = play(plan, happenings, retries)
     state = fold(history.events)
     for _ in range(50):
         due = next_deadline(state)
+        assert (due is not None) == isinstance(state, Open), "what is open has a deadline"
         if due is None:
             break
         trigger: Trigger = TimerFired(due)
@@ -161,7 +248,7 @@ def test_every_task_ends_by_its_timers_alone(
             intents = decide(state, trigger)
     assert isinstance(state, Ended | New)
     ran = [event for event in history.events if event.kind == "step.dispatched"]
-    assert len(ran) <= len(plan)
+    assert len(ran) <= len(plan) + retries
 
 
 @PATIENT

@@ -13,6 +13,7 @@ from octollm.events.carrier import (
     ErrorCode,
     Output,
     PlanFailed,
+    PlanRequested,
     Step,
     StepDispatched,
     StepExecuted,
@@ -34,7 +35,6 @@ from octollm.orchestrator.state import (
     Executed,
     Executing,
     Failed,
-    Failure,
     Ledger,
     New,
     Plan,
@@ -43,6 +43,7 @@ from octollm.orchestrator.state import (
     State,
     StepState,
     Unplanned,
+    Waiting,
 )
 
 
@@ -89,12 +90,13 @@ def _received(state: New, event: Event) -> State:
     received = _payload(event)
     if not isinstance(received, TaskReceived):
         return state
-    budget = received.budget.max_time_seconds
+    budget = received.budget
     contract = Contract(
         received_id=event.id,
         received_at=event.stored_at,
-        deadline=up_to_ms(event.stored_at + timedelta(seconds=budget)),
-        time_budget=budget,
+        deadline=up_to_ms(event.stored_at + timedelta(seconds=budget.max_time_seconds)),
+        time_budget=budget.max_time_seconds,
+        max_retries=budget.max_retries,
         criteria=tuple(received.acceptance_criteria),
         traceparent=event.traceparent,
     )
@@ -106,6 +108,9 @@ def _apply(state: Planning | Unplanned | Executing, event: Event) -> State:
         case _, TaskCancelRequested() as asked if state.cancel is None:
             cancel = Cancel(asked.requested_by, None if asked.reason is UNSET else asked.reason, event.stored_at)
             return replace(state, cancel=cancel, at=_later(state.at, event), cause=event.id)
+        case Planning(), PlanRequested() as requested if requested.attempt == state.attempt + 1:
+            # Neither `at` nor `cause`: asking is the saga's own doing and no new fact about the task.
+            return replace(state, attempt=requested.attempt, asked=event.version)
         case Planning(), TaskPlanned() as planned:
             return _planned(state, event, planned)
         case Planning(), PlanFailed() as failed:
@@ -160,15 +165,25 @@ def _unplanned(state: Planning, event: Event, ledger: Ledger, code: ErrorCode, m
 
 def _dispatched(state: Executing, event: Event, dispatched: StepDispatched) -> Executing:
     place = state.plan.index.get(dispatched.step.id)
-    if place is None or dispatched.plan_version != state.plan.version or not _is_waiting(state.steps[place]):
+    if place is None or dispatched.plan_version != state.plan.version:
         return state
-    running = Running(dispatched.attempt, event.id, _later(state.at, event))
+    attempt = dispatched.attempt
+    if attempt != _next_attempt(state.steps[place]):
+        return state
+    running = Running(attempt, event.id, _later(state.at, event))
     # Not `at`: a dispatch is the saga's own doing and no new fact about the task.
-    return replace(state, steps=_put(state.steps, place, running))
+    return replace(state, steps=_put(state.steps, place, running), retries=state.retries + (attempt > 1))
 
 
-def _is_waiting(step: StepState) -> bool:
-    return step == WAITING
+def _next_attempt(step: StepState) -> int | None:
+    """The attempt that a dispatch may begin; None while one runs, and after one that succeeded."""
+    match step:
+        case Waiting():
+            return 1
+        case Failed():
+            return step.attempt + 1
+        case Running() | Executed():
+            return None
 
 
 def _running(state: Executing, result: StepExecuted | StepFailed) -> int | None:
@@ -200,13 +215,8 @@ def _failed(state: Executing, event: Event, failed: StepFailed) -> Executing:
     if place is None:
         return state
     at = _later(state.at, event)
-    return replace(
-        state,
-        at=at,
-        cause=event.id,
-        steps=_put(state.steps, place, Failed(failed.code)),
-        failure=state.failure or Failure(failed.step_id, failed.code, failed.message, at),
-    )
+    step = Failed(failed.attempt, failed.code, failed.message, event.id, event.version, at)
+    return replace(state, at=at, cause=event.id, steps=_put(state.steps, place, step))
 
 
 def _put(steps: tuple[StepState, ...], place: int, step: StepState) -> tuple[StepState, ...]:

@@ -4,10 +4,10 @@ Pure: a function of the state and the trigger, so that a crash, a second orchest
 same. Ids of what is decided follow from the state (events/README.md, Ids), never from how far a decision got.
 
 Which outcome a task has, the first that applies: a cancel on record → cancelled; every step executed → completed;
-a step that failed in time → failed with its code; the time budget used up → failed with TIMEOUT.
+a step that failed in time, for good → failed with its code; the time budget used up → failed with TIMEOUT.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,8 @@ from msgspec import UNSET, structs
 
 from octollm.events.carrier import (
     ErrorCode,
+    PlanReason,
+    PlanRequested,
     Purpose,
     Step,
     StepDispatched,
@@ -26,24 +28,32 @@ from octollm.events.carrier import (
 )
 from octollm.events.payload import Payload
 from octollm.events.schema import kind_of
+from octollm.orchestrator import retry
 from octollm.orchestrator.fold import up_to_ms
 from octollm.orchestrator.result import result, spent
 from octollm.orchestrator.state import (
-    WAITING,
     Cancel,
     Ended,
     Executed,
     Executing,
+    Failed,
     New,
     Open,
     Planning,
     Running,
     State,
     Unplanned,
+    Waiting,
 )
 
 GRACE = timedelta(seconds=15)
 """What an arm gets on top of a step's own wall clock, and after a cancel, before it counts as silent."""
+
+PLAN_VERSION = 1
+"""Of the plan that is asked for: a task has one."""
+
+MOST_PLANNING_ATTEMPTS = 10
+"""However often a person has a task resumed: as many as plan.requested can count."""
 
 UNSIGNED = ""
 """A dispatch's capability as decided. The schema refuses it: without a signature nothing gets on record."""
@@ -87,7 +97,15 @@ class CancelAsked:
     reason: str | None = None
 
 
-Trigger = Folded | TimerFired | CancelAsked
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """A person wants the task to go on, as it stood at task version `version`: what was asked for since, is."""
+
+    requested_by: str
+    version: int
+
+
+Trigger = Folded | TimerFired | CancelAsked | ResumeAsked
 
 FOLDED = Folded()
 
@@ -109,8 +127,12 @@ def decide(state: State, trigger: Trigger, *, grace: timedelta = GRACE) -> tuple
             return (_cancelled(state, cancel, now),)
         case Unplanned():
             return (_end(state, _failed(state, now, state.code, state.message)),)
+        case _ if now >= state.contract.deadline:
+            return (_out_of_time(state, now),)
+        case Planning() if isinstance(trigger, ResumeAsked):
+            return _ask_again(state, trigger)
         case _:
-            return (_out_of_time(state, now),) if now >= state.contract.deadline else ()
+            return ()
 
 
 def next_deadline(state: State, *, grace: timedelta = GRACE) -> datetime | None:
@@ -119,7 +141,11 @@ def next_deadline(state: State, *, grace: timedelta = GRACE) -> datetime | None:
         case New() | Ended():
             return None
         case Executing():
-            return min((limit for _, _, limit in _limits(state, grace)), default=state.contract.deadline)
+            limits = [limit for _, _, limit in _limits(state, grace)]
+            retries = retry.schedule(state)
+            if state.cancel is None and _failure(state, retries) is None:
+                limits += retries.values()
+            return min(limits, default=state.contract.deadline)
         case _:
             return state.contract.deadline
 
@@ -143,36 +169,53 @@ def _carry_on(state: Executing, now: datetime, grace: timedelta) -> tuple[Intent
         return () if running else (_cancelled(state, state.cancel, now),)
     if all(isinstance(step, Executed) for step in state.steps):
         return (_end(state, TaskCompleted(result=result(state, now))),)
-    if state.failure is None and now < state.contract.deadline:
-        return tuple(_ready(state, grace))
+    is_over = now >= state.contract.deadline
+    retries = {} if is_over else retry.schedule(state)
+    failure = _failure(state, retries)
+    if failure is None and not is_over:
+        return tuple(_dispatches(state, retries, now, grace))
     if running:
         return ()
-    if state.failure is not None and state.failure.at < state.contract.deadline:
-        message = f"step {state.failure.step_id}: {state.failure.message}"
-        return (_end(state, _failed(state, now, state.failure.code, message, state.failure.step_id)),)
+    if failure is not None and failure[1].at < state.contract.deadline:
+        return (_end(state, _failed_at(state, now, *failure)),)
     return (_out_of_time(state, now),)
 
 
-def _ready(state: Executing, grace: timedelta) -> Iterator[Intent]:
-    """A dispatch for every waiting step whose dependencies have executed, in plan order."""
-    for planned, progress in zip(state.plan.steps, state.steps, strict=True):
-        if progress != WAITING:
-            continue
-        needed = [state.steps[state.plan.index[name]] for name in planned.depends_on]
-        executed = [step for step in needed if isinstance(step, Executed)]
-        if len(executed) < len(needed):
-            continue
-        # The event that made it ready: the last of its dependencies, or the plan.
-        last = max(executed, key=lambda step: step.version, default=state.plan)
-        dispatch = StepDispatched(
-            plan_version=state.plan.version,
-            attempt=1,
-            purpose=Purpose.run,
-            step=planned,
-            deadline=_deadline(state, planned, last.at, grace),
-            capability=UNSIGNED,
-        )
-        yield _intent(state, dispatch, last.event_id, f"{state.plan.version}/{planned.id}/1")
+def _failure(state: Executing, retries: Collection[int]) -> tuple[int, Failed] | None:
+    """The first step that failed for good, and its place: it decides the task."""
+    failed = (
+        (place, step) for place, step in enumerate(state.steps) if isinstance(step, Failed) and place not in retries
+    )
+    return min(failed, key=lambda one: one[1].version, default=None)
+
+
+def _dispatches(state: Executing, retries: Mapping[int, datetime], now: datetime, grace: timedelta) -> Iterator[Intent]:
+    """In plan order: each waiting step whose dependencies have executed, each failed one whose next attempt is due."""
+    for place, (planned, progress) in enumerate(zip(state.plan.steps, state.steps, strict=True)):
+        match progress:
+            case Failed() if place in retries and now >= retries[place]:
+                yield _dispatch(state, planned, progress.attempt + 1, retries[place], progress.event_id, grace)
+            case Waiting():
+                needed = [state.steps[state.plan.index[name]] for name in planned.depends_on]
+                executed = [step for step in needed if isinstance(step, Executed)]
+                if len(executed) == len(needed):
+                    # The event that made it ready: the last of its dependencies, or the plan.
+                    last = max(executed, key=lambda step: step.version, default=state.plan)
+                    yield _dispatch(state, planned, 1, last.at, last.event_id, grace)
+
+
+def _dispatch(
+    state: Executing, planned: Step, attempt: int, since: datetime, causation_id: str, grace: timedelta
+) -> Intent:
+    payload = StepDispatched(
+        plan_version=state.plan.version,
+        attempt=attempt,
+        purpose=Purpose.run,
+        step=planned,
+        deadline=_deadline(state, planned, since, grace),
+        capability=UNSIGNED,
+    )
+    return _intent(state, payload, causation_id, f"{state.plan.version}/{planned.id}/{attempt}")
 
 
 def _deadline(state: Open, step: Step, since: datetime, grace: timedelta) -> str:
@@ -202,7 +245,7 @@ def _give_up(state: Executing, place: int, step: Running, now: datetime) -> Inte
         code = ErrorCode.ARM_UNAVAILABLE
         message = (
             f"arm {planned.arm} did not report in time on attempt {step.attempt}; "
-            "its outcome is unknown: see that the arm runs (octo ps), then submit the task again"
+            "its outcome is unknown: see that the arm runs (octo ps)"
         )
     payload = StepFailed(
         plan_version=state.plan.version,
@@ -222,6 +265,15 @@ def _request_cancel(state: Open, asked: CancelAsked) -> Intent:
     return _intent(state, payload, state.contract.received_id)
 
 
+def _ask_again(state: Planning, asked: ResumeAsked) -> tuple[Intent, ...]:
+    if asked.version < state.asked or state.attempt == MOST_PLANNING_ATTEMPTS:
+        return ()
+    attempt = state.attempt + 1
+    payload = PlanRequested(plan_version=1, attempt=attempt, reason=PlanReason.resumed, requested_by=asked.requested_by)
+    # One per attempt, whoever asks: so it answers the task's first event.
+    return (_intent(state, payload, state.contract.received_id, f"{PLAN_VERSION}/{attempt}"),)
+
+
 def _cancelled(state: Open, cancel: Cancel, now: datetime) -> Intent:
     reason = UNSET if cancel.reason is None else cancel.reason
     payload = TaskCancelled(requested_by=cancel.requested_by, reason=reason, spent=spent(state, now))
@@ -238,6 +290,12 @@ def _time_used_up(state: Open) -> str:
         f"the task's time budget of {state.contract.time_budget} s was used up by {doing}; "
         "raise budget.max_time_seconds (3600 at most) or ask for less"
     )
+
+
+def _failed_at(state: Executing, now: datetime, place: int, step: Failed) -> TaskFailed:
+    step_id = state.plan.steps[place].id
+    tries = f" (attempt {step.attempt})" if step.attempt > 1 else ""
+    return _failed(state, now, step.code, f"step {step_id}{tries}: {step.message}", step_id)
 
 
 def _failed(state: Open, now: datetime, code: ErrorCode, message: str, step_id: str | None = None) -> TaskFailed:

@@ -20,13 +20,15 @@ from octollm.events.envelope import Position
 class Contract:
     """The part of task.received that decisions need.
 
-    received_id: the event's id. deadline: when the time budget (seconds) is used up. traceparent: the task's trace.
+    received_id: the event's id. deadline: when the time budget (seconds) is used up. max_retries: of all steps
+    together. traceparent: the task's trace.
     """
 
     received_id: str
     received_at: datetime
     deadline: datetime
     time_budget: int
+    max_retries: int
     criteria: tuple[Criterion, ...]
     traceparent: str | None
 
@@ -73,9 +75,17 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Did not succeed."""
+    """An attempt that did not succeed; whether another follows is `retry`'s to say.
 
+    `version` is the task version of the event that says so.
+    """
+
+    attempt: int
     code: ErrorCode
+    message: str
+    event_id: str
+    version: int
+    at: datetime
 
 
 StepState = Waiting | Running | Executed | Failed
@@ -126,16 +136,6 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """The failed step that decides the task."""
-
-    step_id: str
-    code: ErrorCode
-    message: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class New:
     """Nothing on record that makes it a task."""
 
@@ -160,7 +160,10 @@ class Open:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planning(Open):
-    """Waiting for a plan."""
+    """Waiting for a plan, which was last asked for by the event of task version `asked`, for the `attempt`-th time."""
+
+    attempt: int = 1
+    asked: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +176,16 @@ class Unplanned(Open):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executing(Open):
-    """Steps run. `steps` follow the plan's order; `verdicts` the contract's criteria, None while nothing judged one."""
+    """Steps run. `steps` follow the plan's order; `verdicts` the contract's criteria, None while nothing judged one.
+
+    retries: attempts dispatched beyond the first of each step.
+    """
 
     plan: Plan
     steps: tuple[StepState, ...]
     verdicts: tuple[bool | None, ...]
     answer: Answer | None = None
-    failure: Failure | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from octollm.orchestrator.cache import Entry
 from octollm.orchestrator.fold import evolve
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.saga import next_deadline
-from octollm.orchestrator.state import Executed, Executing, New, Open, Running, State, StepState
+from octollm.orchestrator.state import Executed, Executing, Failed, New, Open, Running, State, StepState
 from tests.chaos.simulation.broker import EPOCH, Broker
 from tests.chaos.simulation.executor import Host
 from tests.chaos.simulation.workload import Work
@@ -227,8 +227,7 @@ def _timeless(state: State) -> State:
         return state
     state = replace(state, at=EPOCH, cancel=state.cancel and replace(state.cancel, at=EPOCH))
     if isinstance(state, Executing):
-        failure = state.failure and replace(state.failure, at=EPOCH)
-        state = replace(state, steps=tuple(map(_timeless_step, state.steps)), failure=failure)
+        state = replace(state, steps=tuple(map(_timeless_step, state.steps)))
     return state
 
 
@@ -236,7 +235,7 @@ def _timeless_step(step: StepState) -> StepState:
     match step:
         case Running():
             return replace(step, since=EPOCH)
-        case Executed():
+        case Executed() | Failed():
             return replace(step, at=EPOCH)
         case _:
             return step
