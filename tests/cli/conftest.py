@@ -18,11 +18,15 @@ from octollm.cli.main import app
 
 @dataclass
 class FakeServer:
-    """Answers by method and path; what isn't told is 404. `requests` holds (method, path, query, JSON body)."""
+    """Answers by method and path; what isn't told is 404.
+
+    `requests` holds (method, path, query, JSON body), `credentials` the Authorization header of each.
+    """
 
     url: str = ""
     answers: dict[tuple[str, str], tuple[int, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, list[str]], Any]] = field(default_factory=list)
+    credentials: list[str | None] = field(default_factory=list)
 
     def tell(self, method: str, path: str, status: int, body: Any) -> None:
         """From now on: bytes as they are, anything else as JSON."""
@@ -47,6 +51,7 @@ def server() -> Iterator[FakeServer]:
 
         def _answer(self, method: str, body: Any) -> None:
             parts = urlsplit(self.path)
+            fake.credentials.append(self.headers["authorization"])
             fake.requests.append((method, parts.path, parse_qs(parts.query), body))
             status, answer = fake.answers.get((method, parts.path), (404, b"nothing here"))
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()

@@ -15,9 +15,9 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class Api:
-    """One base URL."""
+    """One base URL; `bearer` is a key that goes along with every request."""
 
-    def __init__(self, base_url: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, base_url: str, timeout_s: float = TIMEOUT_S, *, bearer: str | None = None) -> None:
         """Raises Failure for what is no http URL."""
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -25,6 +25,7 @@ class Api:
         self.base_url = base_url
         self._parts = parts
         self._timeout_s = timeout_s
+        self._credentials = {"authorization": f"Bearer {bearer}"} if bearer else {}
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer's JSON; parameters that are None are left out."""
@@ -49,7 +50,8 @@ class Api:
         secure = self._parts.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = connect(self._parts.hostname or "", self._parts.port, timeout=self._timeout_s)
-        headers = {"accept": "application/json"} | ({"content-type": "application/json"} if body is not None else {})
+        headers = {"accept": "application/json"} | self._credentials
+        headers |= {"content-type": "application/json"} if body is not None else {}
         try:
             connection.request(method, self._parts.path.rstrip("/") + target, body, headers)
             response = connection.getresponse()

@@ -9,11 +9,13 @@ from octollm.cli.failure import Failure
 if TYPE_CHECKING:
     from octollm.cli.settings import StackSettings
     from octollm.events.config import NatsSettings, Section
+    from octollm.stack.state import StackState
 
 M = TypeVar("M", bound="Section")
 
 API_URL = "http://127.0.0.1:8000"
 COMMAND_URL = "http://127.0.0.1:8001"
+EXECUTOR_URL = "http://127.0.0.1:8003"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,11 @@ def data_dir(flag: Path | None) -> Path:
 def locate(api_url: str | None = None, nats_url: str | None = None, directory: Path | None = None) -> Endpoints:
     """The endpoints for flags as given; raises Failure for a configuration or state file that can't be used."""
     from octollm.events.config import NatsSettings
-    from octollm.stack.errors import StackError
-    from octollm.stack.state import read
 
     settings = _settings()
     nats = _load("nats", NatsSettings, url=nats_url)
-    try:
-        state = read(directory or settings.data_dir)
-    except StackError as error:
-        raise Failure.usage(str(error), "put it right and try again") from error
-    stack = state if state is not None and state.alive else None
-    services = {process.name: process.address for process in stack.processes} if stack else {}
+    stack = _running(directory or settings.data_dir)
+    services = _addresses(stack)
     if stack and stack.nats_url and "url" not in nats.model_fields_set:
         nats = nats.model_copy(update={"url": stack.nats_url})
     if stack and stack.nats_nkey_file and nats.url == stack.nats_url and nats.nkey_file is None:
@@ -66,6 +62,11 @@ def locate(api_url: str | None = None, nats_url: str | None = None, directory: P
     view = named or services.get("projections", API_URL)
     commands = (None if api_url else settings.reflex_url) or named or services.get("reflex", COMMAND_URL)
     return Endpoints(api_url=view.rstrip("/"), command_url=commands.rstrip("/"), nats=nats, named=named is not None)
+
+
+def executor(directory: Path | None = None) -> str:
+    """The executor's base URL; raises Failure as `locate` does."""
+    return _addresses(_running(data_dir(directory))).get("executor", EXECUTOR_URL)
 
 
 def given_servers() -> GivenServers:
@@ -80,6 +81,21 @@ def given_servers() -> GivenServers:
         postgres_url=postgres.url.get_secret_value() if "url" in postgres.model_fields_set else None,
         redis_url=redis.url.get_secret_value() if "url" in redis.model_fields_set else None,
     )
+
+
+def _running(directory: Path) -> "StackState | None":
+    from octollm.stack.errors import StackError
+    from octollm.stack.state import read
+
+    try:
+        state = read(directory)
+    except StackError as error:
+        raise Failure.usage(str(error), "put it right and try again") from error
+    return state if state is not None and state.alive else None
+
+
+def _addresses(stack: "StackState | None") -> dict[str, str]:
+    return {process.name: process.address for process in stack.processes} if stack else {}
 
 
 def _settings() -> "StackSettings":

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from octollm.cli import proof_commands, stack_commands, task_commands
+from octollm.cli import operator_commands, proof_commands, stack_commands, task_commands
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.options import JSON_KEY
 from octollm.cli.terminal import Terminal
@@ -49,6 +49,10 @@ PROOF: tuple[Callable[..., None], ...] = (
     proof_commands.verify,
     proof_commands.export,
 )
+OPERATOR: tuple[Callable[..., None], ...] = (
+    operator_commands.execute,
+    operator_commands.grant,
+)
 STACK: tuple[Callable[..., None], ...] = (
     stack_commands.up,
     stack_commands.down,
@@ -57,7 +61,7 @@ STACK: tuple[Callable[..., None], ...] = (
     stack_commands.demo,
     stack_commands.doctor,
 )
-for panel, commands in (("Tasks", TASKS), ("Proof", PROOF), ("The local stack", STACK)):
+for panel, commands in (("Tasks", TASKS), ("Proof", PROOF), ("For the operator", OPERATOR), ("The local stack", STACK)):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 
