@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from octollm.events.config import ConfigError, NatsSettings
 _log = structlog.get_logger()
 _DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 _waiting: WeakKeyDictionary[Client, dict[str, set[asyncio.Future[None]]]] = WeakKeyDictionary()
+_watchers: WeakKeyDictionary[Client, list["Watcher"]] = WeakKeyDictionary()
 
 
 async def connect(settings: NatsSettings, name: str, patience_s: float | None = None) -> Client:
@@ -40,9 +42,11 @@ async def connect(settings: NatsSettings, name: str, patience_s: float | None = 
     async def on_disconnect() -> None:
         if not client.is_closed:
             _log.warning("nats disconnected; reconnecting")
+            await disconnected(client)
 
     async def on_reconnect() -> None:
         _log.info("nats reconnected")
+        reconnected(client)
 
     try:
         async with asyncio.timeout(patience_s):
@@ -98,4 +102,36 @@ def denials(client: Client, subject: str) -> Iterator[asyncio.Future[None]]:
         future.cancel()
 
 
-__all__ = ["Client", "connect", "denials", "nats"]
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """What to do when a connection is `lost`, before it is tried again, and when it is `made` anew, with all
+    subscriptions in place."""
+
+    lost: Callable[[], Awaitable[None]]
+    made: Callable[[], None]
+
+
+@contextlib.contextmanager
+def watched(client: Client, watcher: Watcher) -> Iterator[None]:
+    """Tells `watcher` of losses and reconnects while it is entered."""
+    watchers = _watchers.setdefault(client, [])
+    watchers.append(watcher)
+    try:
+        yield
+    finally:
+        watchers.remove(watcher)
+
+
+async def disconnected(client: Client) -> None:
+    """Tells everybody who watches that the connection is lost."""
+    for watcher in tuple(_watchers.get(client, ())):
+        await watcher.lost()
+
+
+def reconnected(client: Client) -> None:
+    """Tells everybody who watches that the connection has been made anew."""
+    for watcher in tuple(_watchers.get(client, ())):
+        watcher.made()
+
+
+__all__ = ["Client", "Watcher", "connect", "denials", "disconnected", "nats", "reconnected", "watched"]

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from octollm.events.bus import denials
 from octollm.events.envelope import parse_broker_time
+from octollm.events.inbox import Inbox
 
 _log = structlog.get_logger()
 
@@ -76,36 +77,43 @@ async def batch(
 ) -> tuple[list[Stored], int]:
     """Up to `size` messages that match the wildcard `subject` from sequence `first` on, and how many more there are."""
     call = f"$JS.API.DIRECT.GET.{stream}"
-    inbox = client.new_inbox()
-    replies = await client.subscribe(inbox)
     request = {"seq": first, "next_by_subj": subject, "batch": size}
     messages: list[Stored] = []
     try:
-        with denials(client, call) as denied:
-            await client.publish(call, json.dumps(request).encode(), reply=inbox)
-            while True:
-                answer: Msg = await _unless(denied, replies.next_msg(timeout=timeout_s), call)
-                headers = answer.headers or {}
-                before = messages[-1].seq if messages else 0
-                if "Nats-Sequence" in headers:
+        async with Inbox(client) as inbox:
+            with denials(client, call) as denied:
+                denied.add_done_callback(lambda _: inbox.wake())
+                await client.publish(call, json.dumps(request).encode(), reply=inbox.subject)
+                while True:
+                    answer = await _answer(inbox, denied, call, timeout_s)
+                    headers = answer.headers or {}
+                    before = messages[-1].seq if messages else 0
                     if int(headers.get("Nats-Last-Sequence", before)) != before:
                         raise DirectGetFailed("a message of a batched direct get was lost")
-                    messages.append(_stored(answer))
-                    continue
-                match headers.get("Status"):
-                    case "204" if int(headers.get("Nats-Last-Sequence", before)) == before:
-                        return messages, int(headers.get("Nats-Num-Pending", "0"))
-                    case "204":
-                        raise DirectGetFailed("a message of a batched direct get was lost")
-                    case "404":
-                        return messages, 0
-                    case status:
-                        raise DirectGetFailed(f"a direct get was refused with status {status}")
+                    if "Nats-Sequence" in headers:
+                        messages.append(_stored(answer))
+                        continue
+                    match headers.get("Status"):
+                        case "204":
+                            return messages, int(headers.get("Nats-Num-Pending", "0"))
+                        case "404":
+                            return messages, 0
+                        case status:
+                            raise DirectGetFailed(f"a direct get was refused with status {status}")
     except (nats_errors.Error, OSError) as error:
-        raise DirectGetFailed(f"no answer to a batched direct get within {timeout_s:g} s") from error
-    finally:
-        if not client.is_closed:
-            await replies.unsubscribe()
+        raise DirectGetFailed(f"a batched direct get went wrong: {str(error) or type(error).__name__}") from error
+
+
+async def _answer(inbox: Inbox, denied: asyncio.Future[None], call: str, timeout_s: float) -> Msg:
+    """The next part of a batched answer."""
+    while True:
+        if denied.done():
+            raise DirectGetDenied(f"the broker does not let this service call {call}")
+        if answer := inbox.take():
+            return answer
+        if asyncio.get_running_loop().time() >= inbox.heard + timeout_s:
+            raise DirectGetFailed(f"no answer to a batched direct get within {timeout_s:g} s")
+        await inbox.wait(inbox.heard + timeout_s)
 
 
 async def follow(

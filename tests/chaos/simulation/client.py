@@ -1,25 +1,26 @@
 """A connection to the broker in memory: what the services use of nats-py, on a network that delays and loses."""
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
 from nats import errors as nats_errors
 
+from octollm.events import bus
 from tests.chaos.simulation.broker import Broker, Message
 from tests.chaos.simulation.loop import OWNER, Process
+
+Callback = Callable[[Message], Coroutine[Any, Any, None]]
 
 
 class Subscription:
     """Messages to one inbox, in the order in which they were sent."""
 
-    def __init__(self, client: "SimulatedClient", inbox: str) -> None:
+    def __init__(self, client: "SimulatedClient", inbox: str, callback: Callback) -> None:
         self._client = client
         self._inbox = inbox
-        self._queue: deque[Message] = deque()
-        self._waiting: asyncio.Future[None] | None = None
+        self._callback = callback
         self._last_arrival = 0.0
         self._open = True
 
@@ -33,32 +34,15 @@ class Subscription:
         client.loop.call_at(self._last_arrival, self._arrive, message, client.connection)
         return True
 
-    async def next_msg(self, timeout: float) -> Message:  # noqa: ASYNC109  # the interface of nats-py
-        if not self._queue:
-            waiting = self._waiting = self._client.loop.create_future()
-            handle = self._client.loop.call_later(timeout, _wake, waiting)
-            try:
-                await waiting
-            finally:
-                handle.cancel()
-        if not self._queue:
-            raise nats_errors.TimeoutError
-        return self._queue.popleft()
-
     async def unsubscribe(self) -> None:
         self._open = False
         self._client.subscriptions.pop(self._inbox, None)
 
+    drain = unsubscribe
+
     def _arrive(self, message: Message, connection: int) -> None:
-        if connection == self._client.connection and self._client.process.alive:
-            self._queue.append(message)
-            if self._waiting is not None:
-                _wake(self._waiting)
-
-
-def _wake(waiting: "asyncio.Future[None]") -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+        if self._open and connection == self._client.connection:
+            self._client.call_back(self._callback, message)
 
 
 class SimulatedClient:
@@ -72,7 +56,7 @@ class SimulatedClient:
         self.is_connected = broker.up
         self.stats = {"reconnects": 0}
         self.subscriptions: dict[str, Subscription] = {}
-        self._listeners: list[tuple[str, Callable[[Message], Awaitable[None]]]] = []
+        self._listeners: list[tuple[str, Callback]] = []
         self._rng = rng
         self._on_crash = on_crash
         self._inboxes = 0
@@ -132,20 +116,22 @@ class SimulatedClient:
     async def subscribe(
         self,
         subject: str,
-        cb: Callable[[Message], Awaitable[None]] | None = None,
+        cb: Callback,
         **_limits: Any,
     ) -> Subscription:
-        subscription = Subscription(self, subject)
-        if cb is None:
-            self.subscriptions[subject] = subscription
-        else:
+        subscription = Subscription(self, subject, cb)
+        if subject.startswith("log."):
             self._listeners.append((subject.removesuffix("*"), cb))
+        else:
+            self.subscriptions[subject] = subscription
         return subscription
 
     def disconnect(self) -> None:
         """The broker is gone, and with it what was under way."""
         self.is_connected = False
         self.connection += 1
+        if self.process.alive:
+            self.process.start(bus.disconnected(self))  # type: ignore[arg-type]  # the part of nats-py that is used
 
     def reconnect(self) -> None:
         """The broker is back; what the client has kept is sent."""
@@ -156,6 +142,7 @@ class SimulatedClient:
         for message, reply in self._unsent:
             self._put_on_wire(message, reply, is_last=False)
         self._unsent.clear()
+        bus.reconnected(self)  # type: ignore[arg-type]  # the part of nats-py that is used
 
     async def _send(self, message: Message, reply: Callable[[Message], None]) -> None:
         if not self.process.alive:
@@ -207,15 +194,12 @@ class SimulatedClient:
             return
         for prefix, callback in self._listeners:
             if message.subject.startswith(prefix) and self._rng.random() >= self.broker.faults.lost_reply:
-                self.loop.call_later(self.latency(), self._call_back, callback, message)
+                self.loop.call_later(self.latency(), self.call_back, callback, message)
 
-    def _call_back(self, callback: Callable[[Message], Awaitable[None]], message: Message) -> None:
+    def call_back(self, callback: Callback, message: Message) -> None:
+        """Hands a message to whoever listens, unless the process is gone."""
         if self.process.alive:
-
-            async def run() -> None:
-                await callback(message)
-
-            self.process.start(run())
+            self.process.start(callback(message))
 
     async def crash_point(self, name: str) -> None:
         """A place at which the process may die."""
