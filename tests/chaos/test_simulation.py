@@ -14,7 +14,7 @@ CHUNKS = 20
 CHUNK = 100
 """Two thousand seeds, in parts that run beside one another."""
 
-BOUND = 400
+BOUND = 800
 """Seeds within which a bug has to show."""
 
 

@@ -25,7 +25,7 @@ from octollm.events.carrier import (
 )
 from octollm.events.consumer import Consumer
 from octollm.events.envelope import Event, NewEvent, Position
-from octollm.events.log import Conflict, Log, LogUnavailable
+from octollm.events.log import Conflict, Log
 from octollm.events.payload import Payload
 from tests.orchestrator.arms import Arms, Crash, FailingLog, Script, orchestrator, until, until_ended
 from tests.orchestrator.history import executed, failed, plan_failed, planned, received, step
@@ -236,15 +236,15 @@ async def test_a_failure_is_tried_again_and_stops_no_other_task(
     nats_url: str, arms: Arms, log: Log, task_id: str, point: str
 ) -> None:
     other = str(uuid.uuid4())
-    before = counted("handler_failures_total", stream="EVENTS", error="LogUnavailable")
-    failpoints = {point: LogUnavailable("injected")}
+    before = counted("handler_failures_total", stream="EVENTS", error="RuntimeError")
+    failpoints = {point: RuntimeError("injected")}
     async with orchestrator(nats_url, log=lambda client: FailingLog(client, failpoints)):
         await arms.submit(task_id, Script(LINE))
         await arms.submit(other, Script(LINE))
         for name in (task_id, other):
             assert kinds(await until_ended(log, name)) == NINE
         await until(
-            lambda: counted("handler_failures_total", stream="EVENTS", error="LogUnavailable") == before + 1, "a count"
+            lambda: counted("handler_failures_total", stream="EVENTS", error="RuntimeError") == before + 1, "a count"
         )
 
 

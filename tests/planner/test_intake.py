@@ -11,22 +11,30 @@ import pytest
 from nats.aio.client import Client
 from prometheus_client import REGISTRY
 
-from octollm.events import bus, streams
-from octollm.events.carrier import ErrorCode, PlanFailed, PlanFailureClass, TaskPlanned, TaskReceived
+from octollm.events import bus, direct
+from octollm.events.carrier import (
+    ErrorCode,
+    PlanFailed,
+    PlanFailureClass,
+    PlanReason,
+    PlanRequested,
+    TaskPlanned,
+    TaskReceived,
+)
 from octollm.events.config import NatsSettings
-from octollm.events.consumer import Delivery
+from octollm.events.consumer import ATTEMPTS
 from octollm.events.envelope import Event, NewEvent, Position, event_id
 from octollm.events.log import Log
 from octollm.events.payload import Payload
-from octollm.planner import intake
 from octollm.planner.intake import Intake
 from octollm.planner.outcome import Outcome
 from octollm.planner.planning import Planning
-from tests.events.conftest import LossyProxy
 from tests.events.examples import example
+from tests.events.proxy import LossyProxy
 from tests.planner.tasks import command, received, step
 
 DEADLINE_S = 20.0
+ACK_WAIT_S = 30.0
 
 Meanwhile = Callable[[], Awaitable[None]]
 
@@ -107,11 +115,6 @@ async def taken(client: Client) -> None:
 
 def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"octollm_planner_{name}", labels) or 0.0
-
-
-def test_signs_of_life_come_within_the_consumers_ack_wait() -> None:
-    (consumer,) = [one for one in streams.definitions()["consumers"] if one["durable_name"] == "planner"]
-    assert consumer["ack_wait"] == intake.ACK_WAIT_S * 1e9
 
 
 async def test_a_goal_becomes_a_plan_on_record(nats: Client) -> None:
@@ -261,31 +264,6 @@ async def test_several_are_planned_at_once_and_no_more_than_allowed(nats: Client
     assert most == 3
 
 
-async def test_long_work_keeps_its_delivery(nats: Client, task_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    beats = 0
-    in_progress = Delivery.in_progress
-
-    async def counted(delivery: Delivery) -> None:
-        nonlocal beats
-        beats += 1
-        await in_progress(delivery)
-
-    monkeypatch.setattr(intake, "ACK_WAIT_S", 0.03)
-    monkeypatch.setattr(Delivery, "in_progress", counted)
-    planning = Interrupted()
-
-    async def long_work() -> None:
-        async def beaten() -> bool:
-            return beats >= 3
-
-        await until(beaten, "three signs of life")
-
-    planning.meanwhile[task_id] = long_work
-    async with running(nats, planning):
-        task = await submit(nats, received(), task_id)
-        assert (await history(nats, task, 2))[1].kind == "task.planned"
-
-
 async def test_what_is_not_done_at_the_end_is_handed_back_at_once(nats: Client, task_id: str) -> None:
     planning, begun = Interrupted(), asyncio.Event()
 
@@ -300,7 +278,7 @@ async def test_what_is_not_done_at_the_end_is_handed_back_at_once(nats: Client, 
     started = asyncio.get_running_loop().time()
     async with running(nats, Planning()):
         assert (await history(nats, task, 2))[1].kind == "task.planned"
-    assert asyncio.get_running_loop().time() - started < intake.ACK_WAIT_S / 2
+    assert asyncio.get_running_loop().time() - started < ACK_WAIT_S / 2
 
 
 async def test_an_orderly_end_finishes_what_was_taken(nats: Client, task_id: str) -> None:
@@ -398,3 +376,53 @@ async def test_two_planners_make_one_plan(nats: Client, nats_url: str) -> None:
     for task in tasks:
         assert len(await history(nats, task, 2)) == 2
     await other.close()
+
+
+async def ask_again(client: Client, task: Event) -> Event:
+    """What the orchestrator does when a person has a task resumed that waits for its plan."""
+    request = PlanRequested(plan_version=1, attempt=2, reason=PlanReason.resumed, requested_by="operator")
+    return await append(client, task, request)
+
+
+async def test_a_task_whose_first_request_was_given_up_is_planned_when_it_is_asked_for_again(
+    nats: Client, task_id: str
+) -> None:
+    planning, healed = Interrupted(), False
+
+    async def defective() -> None:
+        if not healed:
+            raise RuntimeError("a defect")
+
+    planning.meanwhile[task_id] = defective
+    async with running(nats, planning):
+        task = await submit(nats, received(), task_id)
+
+        async def given_up() -> bool:
+            messages, _ = await direct.batch(nats, "ADVISORY", ">", 1, 100, 5)
+            return any(f"task.received.{task_id} RuntimeError".encode() in message.data for message in messages)
+
+        await until(given_up, "its delivery is given up")
+        healed = True
+        request = await ask_again(nats, task)
+        events = await history(nats, task, 3)
+        await taken(nats)
+    assert [event.kind for event in events] == ["task.received", "plan.requested", "task.planned"]
+    assert events[2].causation_id == request.id
+    assert planning.asked.count(task_id) == ATTEMPTS + 1
+
+
+async def test_a_request_for_a_task_that_is_being_planned_makes_no_second_plan(nats: Client, task_id: str) -> None:
+    planning = Interrupted()
+
+    async def asked_again() -> None:
+        planning.meanwhile.pop(task_id)
+        await ask_again(nats, await first(nats, task_id))
+
+    planning.meanwhile[task_id] = asked_again
+    async with running(nats, planning):
+        task = await submit(nats, received(), task_id)
+        await history(nats, task, 3)
+        await taken(nats)
+    events = await history(nats, task, 3)
+    assert [event.kind for event in events] == ["task.received", "plan.requested", "task.planned"]
+    assert events[2].causation_id == task.id

@@ -1,6 +1,7 @@
 """The planner as a process of its own: probes, metrics, configuration, and an orderly end."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -77,7 +78,7 @@ async def test_without_a_key_it_plans_and_is_ready_without_reflex() -> None:
         assert isinstance((await history(client, task, 2))[1].payload, TaskPlanned)
         async with httpx.AsyncClient(base_url=running.url("planner")) as http:
             assert (await http.get("/health")).json() == {"status": "ok", "service": "planner"}
-            assert (await http.get("/ready")).json()["checks"] == {"nats": "ok"}
+            assert (await http.get("/ready")).json()["checks"] == {"nats": "ok", "intake": "ok"}
 
 
 async def test_a_model_is_asked_where_one_is_configured(chat: HttpStub, reflex: HttpStub) -> None:
@@ -96,7 +97,7 @@ async def test_a_model_is_asked_where_one_is_configured(chat: HttpStub, reflex: 
         assert isinstance(refused, PlanFailed)
         assert (refused.code, refused.class_) == (ErrorCode.LLM_UNAVAILABLE, PlanFailureClass.auth)
         async with httpx.AsyncClient(base_url=running.url("planner")) as http:
-            assert (await http.get("/ready")).json()["checks"] == {"nats": "ok", "reflex": "ok"}
+            assert (await http.get("/ready")).json()["checks"] == {"nats": "ok", "reflex": "ok", "intake": "ok"}
             reflex.otherwise = lambda _: Reply(503, {})
             assert (await http.get("/ready")).status_code == 503
         log = await asyncio.to_thread(Path(process(running).log).read_text)
@@ -111,6 +112,7 @@ MOVED = {
     "octollm_planner_conflicts_total",
     "octollm_planner_late_total",
     "octollm_planner_handler_failures_total",
+    "octollm_planner_handed_back_total",
     "octollm_planner_llm_call_seconds_count",
     "octollm_planner_llm_tokens_total",
     "octollm_planner_llm_cost_micro_usd_total",
@@ -148,13 +150,16 @@ async def test_its_metrics_move(chat: HttpStub, reflex: HttpStub) -> None:
         screening, reflex.otherwise = reflex.otherwise, lambda _: Reply(503, {})
         unscreened = await submit(client, received("Greet me"))
 
-        async def failing() -> bool:
-            return (await samples(url)).get("octollm_planner_handler_failures_total", 0) > 0
+        async def waiting() -> bool:
+            return (await samples(url)).get("octollm_planner_handed_back_total", 0) > 0
 
-        await until(failing, "a plan waits for its screening")
+        await until(waiting, "a plan waits for its screening")
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert "reflex" in (await http.get("/ready")).json()["checks"]["intake"]
         assert len(await history(client, unscreened, 1)) == 1, "nothing goes on record unscreened"
         reflex.otherwise = screening
         await history(client, unscreened, 2)
+        await client.jetstream().publish(f"task.received.{uuid.uuid4()}", b"no event")
 
         async def moved() -> bool:
             after = await samples(url)

@@ -86,6 +86,10 @@ async def ensure(where: Client | NatsSettings, make: bool = True) -> None:
         if info is None and make:
             body = {"stream_name": stream, "config": config, "action": "create"}
             info = await _api(where, f"CONSUMER.DURABLE.CREATE.{stream}.{durable}", body)
+        elif make and _compare(durable, config, info):
+            # A consumer is ours to change: it keeps its place, and a stream's messages are untouched.
+            body = {"stream_name": stream, "config": config, "action": "update"}
+            info = await _api(where, f"CONSUMER.DURABLE.CREATE.{stream}.{durable}", body)
         differences += _compare(f"consumer {stream}/{durable}", config, info)
     if differences:
         raise StreamDrift(differences)

@@ -1,33 +1,21 @@
-"""Takes what the broker delivers and answers for it: acks what is done, asks again for what is not."""
+"""Takes what the broker delivers and has the runner carry it out."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 import structlog
 from msgspec import UNSET
-from nats import errors as nats_errors
 from nats.aio.client import Client
 
 from octollm.events import failpoint, schema
 from octollm.events.carrier import TaskApprove, TaskCancel, TaskResume
-from octollm.events.consumer import Consumer, Delivery
-from octollm.events.envelope import Undecodable
+from octollm.events.consumer import Consumer, Delivery, Handler, Unreadable
+from octollm.events.gate import Unavailable
 from octollm.orchestrator import metrics
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.saga import CancelAsked
 
-LONGEST_DELAY_S = 30.0
-"""Between two deliveries of what can't be handled."""
-
-Handler = Callable[[Delivery], Awaitable[None]]
-
 _log = structlog.get_logger()
-
-
-class Unreadable(Exception):
-    """A delivery that will never be readable: it is given up, and counted."""
 
 
 class Intake:
@@ -42,6 +30,11 @@ class Intake:
             ("COMMANDS", Consumer(client, "COMMANDS", "orchestrator", batch=32), self._command),
             ("TIMERS", Consumer(client, "TIMERS", "orchestrator", batch=64), self._timer),
         )
+
+    async def check(self) -> None:
+        """For `/ready`: raises Unavailable while a consumer takes nothing because a dependency is down."""
+        for _, consumer, _ in self._sources:
+            await consumer.gate.check()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set; then takes nothing more and returns when what was taken is done."""
@@ -69,43 +62,17 @@ class Intake:
             metrics.REDELIVERIES.labels(stream).inc()
         started = perf_counter()
         with metrics.IN_FLIGHT.track_inprogress():
-            try:
-                await handler(delivery)
-                answer = delivery.ack()
-            except Unreadable as error:
-                self._failed(stream, delivery, error, "given up: it will never be readable")
-                answer = delivery.term()
-            except Exception as error:
-                delay = _delay(delivery.num_delivered)
-                self._failed(stream, delivery, error, f"will be tried again in {delay:.1f} s")
-                answer = delivery.nak(delay)
-            try:
-                await answer
-                failpoint.reach("orchestrator.answered")
-            except nats_errors.Error as error:
-                _log.info("an answer was lost; it will be delivered again", subject=delivery.subject, error=str(error))
+            settlement = await delivery.settle(handler)
+            failpoint.reach("orchestrator.answered")
+        if settlement.is_failure:
+            metrics.HANDLER_FAILURES.labels(stream, type(settlement.error).__name__).inc()
+        if isinstance(settlement.error, Unavailable):
+            metrics.HANDED_BACK.labels(settlement.error.dependency).inc()
         metrics.DECISION_SECONDS.labels(stream).observe(perf_counter() - started)
-
-    def _failed(self, stream: str, delivery: Delivery, error: Exception, next_step: str) -> None:
-        kind = type(error).__name__
-        metrics.HANDLER_FAILURES.labels(stream, kind).inc()
-        _log.error(
-            "delivery not handled",
-            subject=delivery.subject,
-            seq=delivery.seq,
-            deliveries=delivery.num_delivered,
-            error=kind,
-            reason=str(error),
-            next=next_step,
-        )
 
     async def _event(self, delivery: Delivery) -> None:
         failpoint.reach("orchestrator.event_taken")
-        try:
-            event = delivery.event
-        except Undecodable as error:
-            raise Unreadable(str(error)) from error
-        await self._runner.event(event)
+        await self._runner.event(delivery.event)
 
     async def _timer(self, delivery: Delivery) -> None:
         failpoint.reach("orchestrator.timer_taken")
@@ -142,9 +109,3 @@ class Intake:
                     seen = self._client.stats["reconnects"]
                 except Exception as error:
                     _log.error("deadlines not set again yet", error=type(error).__name__, reason=str(error))
-
-
-def _delay(deliveries: int) -> float:
-    """Seconds: doubles with each delivery from half a second, half of it jitter."""
-    longest: float = min(LONGEST_DELAY_S, 0.25 * 2 ** min(deliveries, 10))
-    return longest * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret

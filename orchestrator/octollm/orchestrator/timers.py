@@ -6,6 +6,7 @@ from datetime import datetime
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
+from octollm.events.gate import Unavailable
 from octollm.orchestrator.saga import rfc3339
 
 _TIMEOUT_S = 5.0
@@ -13,8 +14,11 @@ _SET_ALREADY = (10071, 10164)
 """The subject has a message: wrong last sequence, on one node and on a replicated stream."""
 
 
-class TimerNotSet(Exception):
+class TimerNotSet(Unavailable):
     """The broker did not take a deadline; setting it again is safe."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("timers", reason)
 
 
 class Timers:

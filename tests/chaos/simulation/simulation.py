@@ -297,8 +297,8 @@ def _without_clocks(loop: VirtualLoop, rng: Random) -> Iterator[None]:
     Clock.loop = loop
     with (
         patch("octollm.events.envelope.datetime", Clock),
-        patch("octollm.orchestrator.intake.random", rng),
-        patch("octollm.planner.intake.random", rng),
+        patch("octollm.events.consumer.random", rng),
+        patch("octollm.events.gate.random", rng),
         structlog.testing.capture_logs(),
     ):
         yield

@@ -50,8 +50,9 @@ async def serve(settings: PlannerSettings, nats: NatsSettings) -> None:
                 raise ConnectionError("not connected; reconnecting")
             await client.flush(1)
 
-        service = Service(NAME, settings.port, {"nats": connected, **checks}, drain_s=DRAIN_S)
         intake = Intake(client, Log(client, NAME), Planning(model), settings.concurrency)
+        checks |= {"nats": connected, "intake": intake.check}
+        service = Service(NAME, settings.port, checks, drain_s=DRAIN_S)
         await service.run(intake.run(service.stopping))
 
 

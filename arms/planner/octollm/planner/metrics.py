@@ -16,7 +16,8 @@ REDELIVERIES = Counter(_PREFIX + "redeliveries_total", "Tasks delivered again")
 ALREADY_SETTLED = Counter(_PREFIX + "already_settled_total", "Tasks delivered again that needed no plan any more")
 CONFLICTS = Counter(_PREFIX + "conflicts_total", "Appends that found the task moved on")
 LATE = Counter(_PREFIX + "late_total", "Plans thrown away: the task was planned, cancelled or over by then")
-HANDLER_FAILURES = Counter(_PREFIX + "handler_failures_total", "Deliveries not handled, to be tried again", ["error"])
+HANDLER_FAILURES = Counter(_PREFIX + "handler_failures_total", "Deliveries that failed", ["error"])
+HANDED_BACK = Counter(_PREFIX + "handed_back_total", "Deliveries handed back for an outage", ["dependency"])
 
 LLM_CALLS = Histogram(
     _PREFIX + "llm_call_seconds",

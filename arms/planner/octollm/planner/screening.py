@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from octollm.events.carrier import PlanFailed, Step, TaskPlanned
+from octollm.events.gate import Unavailable
 from octollm.planner import metrics
 from octollm.planner.outcome import Outcome
 
@@ -24,8 +25,11 @@ _VOCABULARY = frozenset({"id", "arm", "kind", "op", "effect", "mode", "depends_o
 T = TypeVar("T")
 
 
-class ScreenUnavailable(Exception):
+class ScreenUnavailable(Unavailable):
     """Reflex gave no verdict, so a plan can't go on record yet."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("reflex", reason)
 
 
 class Screen:
@@ -44,7 +48,7 @@ class Screen:
         try:
             (await self._client.get("/health")).raise_for_status()
         except httpx.HTTPError as error:
-            raise ScreenUnavailable(f"reflex does not answer: {type(error).__name__}") from error
+            raise ScreenUnavailable(f"it does not answer: {type(error).__name__}") from error
 
     async def clean(self, outcome: Outcome) -> Outcome:
         """The outcome with personal data in its texts replaced. Raises ScreenUnavailable."""
@@ -69,9 +73,9 @@ class Screen:
                 response = await self._client.post("/api/v1/reflex/process", json={"text": text, "role": "plan"})
             redacted = response.raise_for_status().json()["redacted"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise ScreenUnavailable(f"reflex gave no verdict on a plan's text: {type(error).__name__}") from error
+            raise ScreenUnavailable(f"it gave no verdict on a plan's text: {type(error).__name__}") from error
         if not isinstance(redacted, str):
-            raise ScreenUnavailable("reflex's verdict on a plan's text has no redacted text")
+            raise ScreenUnavailable("its verdict on a plan's text has no redacted text")
         metrics.SCREENED.labels("clean" if redacted == text else "redacted").inc()
         return redacted
 
