@@ -45,6 +45,15 @@ COMMANDERS = {
     "task.resume": {"reflex", "operator"},
 }
 
+STORES = {
+    "$KV.ATTEMPTS.{}.1.a.1": {"executor"},
+    "$KV.ATTEMPTS.token.{}": {"executor"},
+    "$KV.ATTEMPTS.{}": set(),
+    "$O.ARTIFACTS.C.{}": {"reflex", "executor"},
+    "$O.ARTIFACTS.M.{}": {"reflex", "executor"},
+}
+"""Keys and objects by writer; braces stand for something new."""
+
 OWNERS = {
     ("COMMANDS", "reflex"): "reflex",
     ("COMMANDS", "orchestrator"): "orchestrator",
@@ -58,6 +67,7 @@ OWNERS = {
 READERS = {
     "EVENTS": {*SERVICES, "operator"},
     "OBJ_ARTIFACTS": {"reflex", "executor"},
+    "KV_ATTEMPTS": {"executor"},
     "COMMANDS": set(),
     "TIMERS": set(),
 }
@@ -70,12 +80,13 @@ INSPECTORS = {
     "STREAM.INFO.COMMANDS": {"reflex", "operator"},
     "STREAM.INFO.EVENTS": {"projections", "operator"},
     "STREAM.INFO.TIMERS": {"operator"},
-    "STREAM.INFO.OBJ_ARTIFACTS": {"reflex", "operator"},
+    "STREAM.INFO.OBJ_ARTIFACTS": {"reflex", "executor", "operator"},
+    "STREAM.INFO.KV_ATTEMPTS": {"operator"},
     "CONSUMER.INFO.COMMANDS.reflex": {"reflex", "operator"},
     "CONSUMER.INFO.EVENTS.saga": {"operator"},
 } | {
     call: set()
-    for stream in ("COMMANDS", "EVENTS", "TIMERS", "OBJ_ARTIFACTS")
+    for stream in ("COMMANDS", "EVENTS", "TIMERS", "OBJ_ARTIFACTS", "KV_ATTEMPTS")
     for call in (
         f"STREAM.CREATE.{stream}",
         f"STREAM.UPDATE.{stream}",
@@ -123,6 +134,7 @@ async def test_events_and_commands(name: str, account: Connect, stored: Stored) 
     me = await account(name)
     subjects = {f"{kind}.{task_id}": writers for kind, writers in WRITERS.items()} | COMMANDERS
     subjects |= {f"timer.set.{task_id}.deadline": {"orchestrator"}, f"timer.fired.{task_id}": set()}
+    subjects |= {subject.format(task_id): writers for subject, writers in STORES.items()}
     for subject, writers in subjects.items():
         before = await stored()
         if name in writers:
@@ -181,7 +193,8 @@ async def test_the_jetstream_api(name: str, account: Connect, stored: Stored) ->
 @pytest.mark.parametrize("name", SERVICES)
 async def test_subscriptions(name: str, account: Connect) -> None:
     me = await account(name)
-    hears = {"executor": {"log.task.cancel_requested.*", "log.step.failed.*", "log.task.failed.*"}}
+    hears = {"executor": {f"log.task.{fact}.*" for fact in ("cancel_requested", "failed", "completed", "cancelled")}}
+    hears["executor"].add("log.step.failed.*")
     hears["projections"] = {"log.*.*.*", "log.task.received.*"}
     candidates = {
         *hears["executor"],
@@ -216,7 +229,12 @@ async def test_a_reply_aimed_at_a_foreign_subject_lands_nothing(name: str, accou
     targets = ["task.completed", "task.approved", "step.executed", "task.planned", "task.received"]
     foreign = [f"{kind}.{uuid.uuid4()}" for kind in targets if name not in WRITERS[kind]]
     foreign += [subject for subject, writers in COMMANDERS.items() if name not in writers]
-    foreign += [f"timer.fired.{uuid.uuid4()}", "$JS.API.STREAM.PURGE.COMMANDS", "$O.ARTIFACTS.M.x"]
+    foreign += [
+        f"timer.fired.{uuid.uuid4()}",
+        "$JS.API.STREAM.PURGE.COMMANDS",
+        "$O.ARTIFACTS.M.x",
+        "$KV.ATTEMPTS.token.x",
+    ]
     for target in foreign:
         before = await stored()
         for subject in [*reads, *pulls, *tells]:

@@ -11,17 +11,20 @@ use nix::unistd::{Gid, Uid, geteuid};
 use octollm_events::config::{self, NatsSettings};
 use octollm_events::service::{Probes, start_logging, stop_signal};
 use octollm_events::{Bus, Consumer, log};
+use octollm_executor::capability::Verifier;
 use octollm_executor::policy::Policy;
 use octollm_executor::sandbox::namespace::Namespace;
 use octollm_executor::sandbox::{Sandbox, launcher};
+use octollm_executor::service::claim::Claims;
 use octollm_executor::service::metrics::Metrics;
 use octollm_executor::service::settings::Settings;
 use octollm_executor::service::watch::SandboxWatch;
-use octollm_executor::service::{Claims, Worker, listen, serve};
+use octollm_executor::service::{Engine, Worker, listen, serve};
 use octollm_executor::step::Executor;
 use octollm_executor::workspace::{Owner, Workspaces};
 use octollm_screen::Ruleset;
 use prometheus::Registry;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -65,6 +68,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let nats: NatsSettings = config::load("nats")?;
     let stop = stop_signal()?;
 
+    let verifier = Verifier::load(settings.capability_public_key_file.as_deref())?;
     let policy = Policy::load(settings.policy.as_deref())?;
     tracing::info!(
         digest = policy.digest(),
@@ -76,7 +80,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
         gid: Gid::from_raw(settings.sandbox_gid),
     });
     let workspaces = Arc::new(Workspaces::new(&settings.workspaces, owner)?);
-    let claims = Claims::new(&settings.workspaces)?;
     let sandbox: Arc<dyn Sandbox> =
         Arc::new(Namespace::new(PathBuf::from("/proc/self/exe"), owner)?);
 
@@ -97,17 +100,21 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let _ = watch.check().await;
 
     let abandon = CancellationToken::new();
-    let executor = Executor::new(policy, sandbox);
-    let worker = Worker::new(
-        bus.clone(),
-        executor,
+    let concurrency = match settings.concurrency {
+        0 => 2 * std::thread::available_parallelism()?.get(),
+        given => given,
+    };
+    let engine = Arc::new(Engine {
+        verifier,
+        claims: Claims::new(bus.clone()),
+        executor: Executor::new(policy, sandbox),
         workspaces,
-        claims,
-        Arc::clone(&watch),
+        watch: Arc::clone(&watch),
         metrics,
-        abandon.clone(),
-    );
-    let worker = Arc::new(worker);
+        places: Arc::new(Semaphore::new(concurrency)),
+        abandon: abandon.clone(),
+    });
+    let worker = Arc::new(Worker::new(bus.clone(), engine));
     let http = probes(&settings, Probes::new(NAME, registry), bus.clone(), watch)?;
     let http_handle = http.handle();
     let http = tokio::spawn(http);
@@ -119,15 +126,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         move |event| observer.observe(event),
         abandon.clone(),
     ));
-    let concurrency = match settings.concurrency {
-        0 => 2 * std::thread::available_parallelism()?.get(),
-        given => given,
-    };
     // One message in advance at most: what waits here would outlast its ack_wait behind long steps.
     let consumer = Consumer::new(bus, log::STREAM, NAME, stop.clone()).with_batch(1);
     let working = TaskTracker::new();
     tracing::info!(concurrency, "taking steps");
-    serve(worker, consumer, concurrency, &working, stop).await;
+    serve(worker, consumer, &working, stop).await;
 
     working.close();
     if tokio::time::timeout(DRAIN, working.wait()).await.is_err() {

@@ -4,15 +4,21 @@
 //! So a delivery that comes twice, late, or to the wrong executor does no harm.
 
 mod cancel;
-mod claim;
+pub mod claim;
+mod dispatch;
+mod engine;
 mod files;
 pub mod metrics;
 mod recall;
+mod receipt;
+mod record;
+mod replay;
 pub mod settings;
 mod standing;
 pub mod watch;
 mod worker;
 
 pub use cancel::listen;
-pub use claim::Claims;
+pub use engine::Engine;
+pub use standing::Attempt;
 pub use worker::{Worker, serve};

@@ -3,7 +3,7 @@
 //! * [`carrier`] the generated payload types; [`schema`] decides whether a payload is valid
 //! * [`envelope`] stored and new events, positions, ids, the hash chain
 //! * [`chain`] verifies the hash chain over exported events
-//! * [`bus`] the connection; [`log`] append, read, follow; [`consumer`] durable deliveries
+//! * [`bus`] the connection; [`publish`] into a stream; [`log`] append, read, follow; [`consumer`] durable deliveries
 //! * [`streams`] makes streams and consumers; [`config`], [`errors`], [`service`] are what every service needs
 //! * [`failpoint`] named points at which a test kills a service
 //! * [`testing`] (feature `testing`) starts a real broker
@@ -17,6 +17,7 @@ pub mod envelope;
 pub mod errors;
 pub mod failpoint;
 pub mod log;
+pub mod publish;
 mod pull;
 pub mod schema;
 pub mod service;

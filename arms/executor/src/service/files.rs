@@ -4,11 +4,9 @@ use async_nats::jetstream::object_store::ObjectInfo;
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use octollm_events::Bus;
 use octollm_events::carrier::{FilesRef, TaskReceived};
-use octollm_events::log::{Log, ReadError};
+use octollm_events::{Bus, Event};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::workspace::Entry;
 
@@ -31,20 +29,12 @@ pub enum FilesError {
     Corrupt(String),
 }
 
-/// The entries that the task was submitted with; none is an empty workspace.
+/// The entries that the task was submitted with, as the first event of its log says; none is an empty workspace.
 ///
 /// # Errors
 /// [`FilesError`] says whether trying again helps.
-pub async fn fetch(bus: &Bus, log: &Log, task_id: Uuid) -> Result<Vec<Entry>, FilesError> {
-    let events = log.read(task_id, None).await.map_err(|error| match error {
-        ReadError::Unavailable { .. } | ReadError::Forbidden { .. } => {
-            FilesError::Unavailable(error.to_string())
-        }
-        ReadError::ChainBroken { .. } | ReadError::Undecodable(_) => {
-            FilesError::Corrupt(error.to_string())
-        }
-    })?;
-    let first = events
+pub async fn fetch(bus: &Bus, log: &[Event]) -> Result<Vec<Entry>, FilesError> {
+    let first = log
         .first()
         .ok_or_else(|| FilesError::Corrupt("the task has no first event".to_owned()))?;
     let received: TaskReceived = first

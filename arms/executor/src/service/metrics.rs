@@ -4,6 +4,8 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::step::Outcome;
+
 /// The executor's metrics, all named `octollm_executor_…`.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -19,12 +21,18 @@ pub struct Metrics {
     pub results: IntCounterVec,
     /// Results that came after their attempt was settled: not put on record.
     pub late_results: IntCounter,
+    /// Receipts of these, by `kept` or `lost`.
+    pub late_receipts: IntCounterVec,
+    /// Requests to run a step over HTTP, by `executed`, the failure's code, or the problem's.
+    pub executions: IntCounterVec,
     /// Appends that found the task moved on.
     pub conflicts: IntCounter,
     /// Steps killed because of a cancel.
     pub cancels: IntCounter,
     /// Workspaces laid out.
     pub workspaces: IntCounter,
+    /// Workspaces of ended tasks removed.
+    pub workspaces_removed: IntCounter,
     /// From the start of a step to its end.
     pub step_seconds: Histogram,
     /// From taking a delivery until its result is on record.
@@ -87,9 +95,23 @@ impl Metrics {
                 "late_results_total",
                 "Results that came after their attempt was settled",
             )?,
+            late_receipts: counters(
+                "late_receipts_total",
+                "Receipts of results that came too late",
+                "outcome",
+            )?,
+            executions: counters(
+                "executions_total",
+                "Requests to run a step over HTTP",
+                "result",
+            )?,
             conflicts: counter("conflicts_total", "Appends that found the task moved on")?,
             cancels: counter("cancels_total", "Steps killed because of a cancel")?,
             workspaces: counter("workspaces_total", "Workspaces laid out")?,
+            workspaces_removed: counter(
+                "workspaces_removed_total",
+                "Workspaces of ended tasks removed",
+            )?,
             step_seconds: histogram("step_seconds", "From the start of a step to its end")?,
             delivery_seconds: histogram(
                 "delivery_seconds",
@@ -99,6 +121,17 @@ impl Metrics {
             cpu_ms: counter("cpu_milliseconds_total", "CPU time of steps")?,
             sandbox_layers,
         })
+    }
+
+    /// Counts what a step has used.
+    pub fn count(&self, outcome: &Outcome) {
+        self.step_seconds
+            .observe(outcome.usage.duration.as_secs_f64());
+        self.cpu_ms
+            .inc_by(u64::try_from(outcome.usage.cpu.as_millis()).unwrap_or(u64::MAX));
+        if let Some((stdout, stderr)) = &outcome.output {
+            self.output_bytes.inc_by(stdout.bytes + stderr.bytes);
+        }
     }
 
     /// Counts a step as running until the value is dropped.

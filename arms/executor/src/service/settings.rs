@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Where `/health`, `/ready` and `/metrics` listen.
+    /// Where `/health`, `/ready`, `/metrics` and `/api/v1/execute` listen.
     pub host: IpAddr,
     /// Port of the same; 0 takes a free one, which is logged.
     pub port: u16,
@@ -17,6 +17,12 @@ pub struct Settings {
     pub workspaces: PathBuf,
     /// A policy in the place of the built-in one.
     pub policy: Option<PathBuf>,
+    /// The public key of the orchestrator, which verifies capabilities; without it the executor does not start.
+    pub capability_public_key_file: Option<PathBuf>,
+    /// The key that `/api/v1/execute` asks for; without it nobody is let in there.
+    pub operator_key_file: Option<PathBuf>,
+    /// How long the workspace of an ended task is kept, seconds.
+    pub workspace_retention_seconds: u64,
     /// Steps that run at the same time; 0 is two for each core.
     pub concurrency: usize,
     /// User that programs run as on the host, where the executor is root.
@@ -32,6 +38,9 @@ impl Default for Settings {
             port: 8003,
             workspaces: PathBuf::from(".octo/workspaces"),
             policy: None,
+            capability_public_key_file: None,
+            operator_key_file: None,
+            workspace_retention_seconds: 3600,
             concurrency: 0,
             sandbox_uid: 65534,
             sandbox_gid: 65534,

@@ -1,7 +1,10 @@
 //! The executor's process on a real broker. The tests play reflex and orchestrator: they write the events that these
 //! would write, and read what the executor puts on record.
 
+mod capabilities;
+mod claims;
 mod crash;
+mod grant;
 mod results;
 mod stops;
 
@@ -10,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use grant::Grant;
 use octollm_events::testing::NatsServer;
 use octollm_events::{Bus, Event, Log, NewEvent, Position};
 use serde_json::{Value, json};
@@ -33,6 +37,7 @@ impl World {
         let bus = server.connect("orchestrator").await;
         let log = Log::new(bus.clone(), "orchestrator");
         let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("capability.pub"), grant::public_key()).unwrap();
         // An executor that has been given another user must reach its workspaces without passing through ours.
         Self {
             server,
@@ -60,6 +65,10 @@ impl World {
             .env("OCTO_NATS__URL", self.server.url())
             .env("OCTO_EXECUTOR__PORT", "0")
             .env("OCTO_EXECUTOR__WORKSPACES", self.workspaces())
+            .env(
+                "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE",
+                self.home.path().join("capability.pub"),
+            )
             // Coverage runs tell the program where to write.
             .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
             .current_dir(self.home.path())
@@ -162,18 +171,18 @@ impl Task<'_> {
 
     /// Dispatches the first attempt of a step; `fields` replace its defaults.
     async fn dispatch(&mut self, id: &str, action: Value, fields: Value) {
-        let mut step = json!({
-            "id": id, "title": id, "arm": "executor", "action": action, "depends_on": [], "acceptance": [],
-            "effect": "pure",
-            "limits": {"wall_ms": 30000, "memory_bytes": 268_435_456, "output_bytes": 1_048_576},
-        });
-        step.as_object_mut()
-            .unwrap()
-            .extend(fields.as_object().unwrap().clone());
+        let step = step(id, action, fields);
+        let token = Grant::new("executor", self.id, &step).sign();
+        self.dispatch_with(&step, &token).await;
+    }
+
+    /// Dispatches the first attempt of a step with whatever capability.
+    async fn dispatch_with(&mut self, step: &Value, token: &str) {
         let dispatched = json!({
             "plan_version": 1, "attempt": 1, "purpose": "run", "step": step, "deadline": "2999-01-01T00:00:00.000Z",
-            "capability": "A".repeat(400),
+            "capability": token,
         });
+        let id = step["id"].as_str().unwrap();
         self.append("step.dispatched", &dispatched, &format!("1/{id}/1"))
             .await;
     }
@@ -295,6 +304,19 @@ async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A step; `fields` replace its defaults.
+fn step(id: &str, action: Value, fields: Value) -> Value {
+    let mut step = json!({
+        "id": id, "title": id, "arm": "executor", "action": action, "depends_on": [], "acceptance": [],
+        "effect": "pure",
+        "limits": {"wall_ms": 30000, "memory_bytes": 268_435_456, "output_bytes": 1_048_576},
+    });
+    step.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    step
 }
 
 fn command(pipeline: Value) -> Value {

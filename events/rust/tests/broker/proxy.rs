@@ -39,7 +39,7 @@ impl Proxy {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The next `count` acks of the log are swallowed, each with its connection.
+    /// The next `count` acks of publishes are swallowed, each with its connection.
     pub fn lose_acks(&self, count: usize) {
         self.to_lose.store(count, Ordering::SeqCst);
     }
@@ -82,4 +82,5 @@ async fn pass(client: TcpStream, broker: TcpStream, to_lose: Arc<AtomicUsize>) {
     }
 }
 
-const ACK: &str = r#""stream":"EVENTS""#;
+/// How every ack of a publish begins.
+const ACK: &str = r#"{"stream":""#;
