@@ -19,6 +19,7 @@ from octollm.events.envelope import TERMINAL, Event, NewEvent, Position
 from octollm.events.log import Conflict, Log
 from octollm.events.payload import Payload
 from octollm.orchestrator.intake import Intake
+from octollm.orchestrator.recovery import Recovery
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.timers import Timers
 from tests.orchestrator.history import PRIVATE_KEY, executed, failed, received
@@ -174,7 +175,7 @@ async def orchestrator(
         clock=clock,
     )
     stopping = asyncio.Event()
-    running = asyncio.create_task(Intake(client, runner).run(stopping))
+    running = asyncio.create_task(Intake(client, runner, Recovery(client, runner)).run(stopping))
     try:
         yield runner
     finally:

@@ -102,18 +102,30 @@ def denials(client: Client, subject: str) -> Iterator[asyncio.Future[None]]:
         future.cancel()
 
 
+async def _nothing_async() -> None:
+    return None
+
+
+def _nothing() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """What to do when a connection is `lost`, before it is tried again, and when it is `made` anew, with all
-    subscriptions in place."""
+    """Whom to tell what.
 
-    lost: Callable[[], Awaitable[None]]
-    made: Callable[[], None]
+    lost: the connection is gone, and not tried again until this returns. made: it is there again, with all its
+    subscriptions. gone: a consumer that was pulled from is not there, perhaps with all its stream.
+    """
+
+    lost: Callable[[], Awaitable[None]] = _nothing_async
+    made: Callable[[], None] = _nothing
+    gone: Callable[[], None] = _nothing
 
 
 @contextlib.contextmanager
 def watched(client: Client, watcher: Watcher) -> Iterator[None]:
-    """Tells `watcher` of losses and reconnects while it is entered."""
+    """Tells `watcher` what happens while it is entered."""
     watchers = _watchers.setdefault(client, [])
     watchers.append(watcher)
     try:
@@ -134,4 +146,10 @@ def reconnected(client: Client) -> None:
         watcher.made()
 
 
-__all__ = ["Client", "Watcher", "connect", "denials", "disconnected", "nats", "reconnected", "watched"]
+def missed(client: Client) -> None:
+    """Tells everybody who watches that a consumer is not there."""
+    for watcher in tuple(_watchers.get(client, ())):
+        watcher.gone()
+
+
+__all__ = ["Client", "Watcher", "connect", "denials", "disconnected", "missed", "nats", "reconnected", "watched"]

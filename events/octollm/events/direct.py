@@ -67,17 +67,22 @@ async def last(client: Client, stream: str, subject: str, timeout_s: float) -> S
     return await _one(client, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout_s)
 
 
-async def newest(client: Client, stream: str, timeout_s: float) -> Stored | None:
-    """The newest message of the stream; None for an empty one."""
-    return await _one(client, f"$JS.API.DIRECT.GET.{stream}", b'{"last_by_subj":">"}', timeout_s)
+async def newest(client: Client, stream: str, timeout_s: float, subject: str = ">") -> Stored | None:
+    """The newest message of the stream that matches the wildcard `subject`; None where there is none."""
+    body = json.dumps({"last_by_subj": subject}).encode()
+    return await _one(client, f"$JS.API.DIRECT.GET.{stream}", body, timeout_s)
 
 
 async def batch(
-    client: Client, stream: str, subject: str, first: int, size: int, timeout_s: float
+    client: Client, stream: str, subject: str, first: int | datetime, size: int, timeout_s: float
 ) -> tuple[list[Stored], int]:
-    """Up to `size` messages that match the wildcard `subject` from sequence `first` on, and how many more there are."""
+    """Up to `size` messages that match the wildcard `subject`, and how many more there are.
+
+    `first`: the sequence from which on, or the broker's time.
+    """
     call = f"$JS.API.DIRECT.GET.{stream}"
-    request = {"seq": first, "next_by_subj": subject, "batch": size}
+    start = {"seq": first} if isinstance(first, int) else {"start_time": first.isoformat()}
+    request = start | {"next_by_subj": subject, "batch": size}
     messages: list[Stored] = []
     try:
         async with Inbox(client) as inbox:

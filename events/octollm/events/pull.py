@@ -22,6 +22,7 @@ _SILENCE_S = 5.0
 """Says that a request or its consumer is lost: two heartbeats and some."""
 
 _RETRY_S = 0.25
+_DELETED = "Consumer Deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Pull:
         """Outlasts whatever happens to the broker; raises ConnectionClosedError when the client itself was closed."""
         async with self._inbox:
             try:
-                with bus.watched(self._client, bus.Watcher(self._lost, self._inbox.wake)):
+                with bus.watched(self._client, bus.Watcher(lost=self._lost, made=self._inbox.wake)):
                     while not self._closed.is_set():
                         message = await self._next()
                         if message is not None:
@@ -117,13 +118,15 @@ class Pull:
 
     async def _ended(self, status: str, headers: dict[str, str]) -> None:
         """A request has ended: what it still had to give is asked for anew."""
+        reason = headers.get("Description", "")
         if unserved := headers.get("Nats-Pending-Messages"):
             self._asked = max(0, self._asked - int(unserved))
+            if reason == _DELETED:
+                bus.missed(self._client)
             return
-        # Refused, or the consumer is away: it would be refused again at once.
-        _log.warning(
-            "pull refused; trying again", stream=self._stream, status=status, reason=headers.get("Description")
-        )
+        # Refused, or nobody is there: it would be refused again at once.
+        _log.warning("pull refused; trying again", stream=self._stream, status=status, reason=reason)
+        bus.missed(self._client)
         self._asked = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_S):

@@ -12,6 +12,7 @@ from octollm.events.config import ConfigError, NatsSettings, load
 from octollm.events.log import Log
 from octollm.events.service import Service, configure_logging
 from octollm.orchestrator.intake import Intake
+from octollm.orchestrator.recovery import Recovery
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.settings import OrchestratorSettings
 from octollm.orchestrator.timers import Timers
@@ -37,7 +38,7 @@ async def serve(settings: OrchestratorSettings, nats: NatsSettings, key: Signing
             cache_size=settings.cache_size,
             sign=key.sign,
         )
-        await service.run(Intake(client, runner).run(service.stopping))
+        await service.run(Intake(client, runner, Recovery(client, runner)).run(service.stopping))
     finally:
         await client.close()
 

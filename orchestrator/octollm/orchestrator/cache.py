@@ -74,7 +74,3 @@ class Cache:
                 if len(self._open) > self._size:
                     self._open.popitem(last=False)
         CACHED_TASKS.set(len(self._open))
-
-    def open_tasks(self) -> tuple[str, ...]:
-        """Ids of the open tasks in memory."""
-        return tuple(self._open)

@@ -12,6 +12,7 @@ from octollm.events.carrier import TaskApprove, TaskCancel, TaskResume
 from octollm.events.consumer import Consumer, Delivery, Handler, Unreadable
 from octollm.events.gate import Unavailable
 from octollm.orchestrator import metrics
+from octollm.orchestrator.recovery import Recovery
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.saga import CancelAsked
 
@@ -21,9 +22,9 @@ _log = structlog.get_logger()
 class Intake:
     """The three consumers of the orchestrator: `saga` on EVENTS, `orchestrator` on COMMANDS and on TIMERS."""
 
-    def __init__(self, client: Client, runner: Runner) -> None:
-        self._client = client
+    def __init__(self, client: Client, runner: Runner, recovery: Recovery) -> None:
         self._runner = runner
+        self._recovery = recovery
         self._handling: set[asyncio.Task[None]] = set()
         self._sources: tuple[tuple[str, Consumer, Handler], ...] = (
             ("EVENTS", Consumer(client, "EVENTS", "saga", batch=128), self._event),
@@ -41,9 +42,9 @@ class Intake:
         async with asyncio.TaskGroup() as group:
             for stream, consumer, handler in self._sources:
                 group.create_task(self._take(stream, consumer, handler))
-            watching = group.create_task(self._rearm_after_reconnects())
+            recovering = group.create_task(self._recovery.run())
             await stopping.wait()
-            watching.cancel()
+            recovering.cancel()
             for _, consumer, _ in self._sources:
                 await consumer.close()
         while self._handling:
@@ -97,15 +98,3 @@ class Intake:
                 raise Unreadable(f"{delivery.subject} is no command of the orchestrator's")
         metrics.COMMANDS.labels(delivery.subject, outcome).inc()
         _log.info("command taken", command=delivery.subject, task_id=command.task_id, outcome=outcome)
-
-    async def _rearm_after_reconnects(self) -> None:
-        """TIMERS is not synced at once: after a crash of the broker the deadlines of open tasks are set again."""
-        seen = self._client.stats["reconnects"]
-        while True:
-            await asyncio.sleep(1)
-            if self._client.stats["reconnects"] != seen and self._client.is_connected:
-                try:
-                    await self._runner.rearm()
-                    seen = self._client.stats["reconnects"]
-                except Exception as error:
-                    _log.error("deadlines not set again yet", error=type(error).__name__, reason=str(error))

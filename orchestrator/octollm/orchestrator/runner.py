@@ -12,7 +12,7 @@ import structlog
 
 from octollm.events import failpoint
 from octollm.events.carrier import StepFailed
-from octollm.events.envelope import Event, Position
+from octollm.events.envelope import Event, Position, Undecodable
 from octollm.events.log import Conflict, Log
 from octollm.orchestrator import metrics
 from octollm.orchestrator.cache import Cache, Entry
@@ -23,6 +23,13 @@ from octollm.orchestrator.state import Ended, New, Open
 from octollm.orchestrator.timers import Timers
 
 _log = structlog.get_logger()
+
+_DEADLINE = (
+    "the task ends at its deadline; run the version that wrote the event and send task.resume to go on before it"
+)
+_NO_DEADLINE = (
+    "without a contract there is no deadline and the task stays pending; run the version that wrote the event"
+)
 
 
 class Stuck(Exception):
@@ -107,13 +114,21 @@ class Runner:
             await self._settle(task_id, entry, FOLDED)
             return was_open
 
-    async def rearm(self) -> None:
-        """Sets the deadline of every task in memory again: a broker that went down may have lost it."""
-        for task_id in self._cache.open_tasks():
-            async with self._cache.hold(task_id):
-                if entry := self._cache.take(task_id):
-                    entry.timer = None
-                    await self._settle(task_id, entry, FOLDED)
+    async def recover(self, task_id: str) -> bool:
+        """Reads the task anew, decides again, and sets the deadline that the broker may have lost. False: it has ended.
+
+        For any moment, and beside other orchestrators that are at work on the task.
+        """
+        async with self._cache.hold(task_id):
+            if self._cache.has_ended(task_id):
+                return False
+            entry = await self._load(task_id)
+            await self._settle(task_id, entry, FOLDED)
+            # Another orchestrator may have moved the task on, and set an earlier deadline just before ours replaced it.
+            while isinstance(entry.state, Open) and await self._read_forward(task_id, entry):
+                entry.timer = None
+                await self._settle(task_id, entry, FOLDED)
+            return isinstance(entry.state, Open)
 
     async def _load(self, task_id: str) -> Entry:
         self._cache.take(task_id)
@@ -189,3 +204,15 @@ class Runner:
         entry.state = fold(events, entry.state)
         for event in events:
             metrics.EVENTS_FOLDED.labels(event.kind).inc()
+            try:
+                _ = event.payload
+            except Undecodable as error:
+                metrics.UNREADABLE.labels(event.kind).inc()
+                _log.error(
+                    "unreadable event passed over",
+                    task_id=event.task_id,
+                    subject=event.subject,
+                    seq=event.seq,
+                    reason=str(error),
+                    next=_NO_DEADLINE if isinstance(entry.state, New) else _DEADLINE,
+                )

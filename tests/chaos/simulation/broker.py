@@ -349,20 +349,29 @@ class Broker:
         until = self.loop.now
         if self.replicated and self.rng.random() < self.faults.stale:
             until -= self.rng.uniform(0, self.faults.lag_s)
-        if subject:
-            found = [stored for stored in self._task(subject.rsplit(".", 1)[1], until) if stored.subject == subject]
+        asked = json.loads(body or b"{}")
+        wanted = subject or asked.get("last_by_subj") or asked["next_by_subj"]
+        found = [stored for stored in self._matching(wanted) if stored.at <= until]
+        if "next_by_subj" not in asked:
             reply(_direct(found[-1]) if found else Message("", {"Status": "404"}, b""))
             return
-        asked = json.loads(body)
-        task_id = asked["next_by_subj"].rsplit(".", 1)[1]
-        found = [stored for stored in self._task(task_id, until) if stored.seq >= asked["seq"]]
-        for stored in found:
+        first = asked.get("seq", 0)
+        if "start_time" in asked:
+            since = (datetime.fromisoformat(asked["start_time"]) - EPOCH).total_seconds()
+            found = [stored for stored in found if stored.at >= since]
+        found = [stored for stored in found if stored.seq >= first]
+        for stored in found[: asked["batch"]]:
             reply(_direct(stored))
-        reply(Message("", {"Status": "204", "Nats-Num-Pending": "0"} if found else {"Status": "404"}, b""))
+        pending = str(max(0, len(found) - asked["batch"]))
+        reply(Message("", {"Status": "204", "Nats-Num-Pending": pending} if found else {"Status": "404"}, b""))
 
-    def _task(self, task_id: str, until: float) -> list[Stored]:
+    def _matching(self, wildcard: str) -> list[Stored]:
+        """The messages of the log under `*.*.<task>`, `<entity>.<fact>.*`, or a subject."""
+        fact, task_id = wildcard.rsplit(".", 1)
+        if task_id == "*":
+            return [stored for stored in self.events.messages.values() if stored.subject.startswith(f"{fact}.")]
         stored = [self.events.messages[event.seq] for event in self.tasks.get(task_id, ())]
-        return [message for message in stored if message.at <= until]
+        return stored if fact == "*.*" else [message for message in stored if message.subject == wildcard]
 
     # Schedules.
 

@@ -12,17 +12,17 @@ from octollm.orchestrator.cache import Entry
 from octollm.orchestrator.fold import evolve
 from octollm.orchestrator.grants import granted
 from octollm.orchestrator.intake import Handler, Intake
+from octollm.orchestrator.recovery import Recovery
 from octollm.orchestrator.runner import Runner, Stuck
 from octollm.orchestrator.saga import Intent, Trigger, decide
 from octollm.orchestrator.state import Ended, Open
 from octollm.orchestrator.timers import Timers
 from tests.chaos.simulation.executor import Attempt, Behaviour, ExecutorModel
 from tests.chaos.simulation.faults import Faults
-from tests.chaos.simulation.known import CorrectedRunner
 from tests.chaos.simulation.simulation import Parts
 
 
-class PositionalIds(CorrectedRunner):
+class PositionalIds(Runner):
     """An id says which of the decisions it is, not what the decision is about."""
 
     async def _append(self, task_id: str, entry: Entry, intent: Intent, trigger: Trigger) -> None:
@@ -55,7 +55,7 @@ class ConflictTakenAsStored(Log):
         return ack
 
 
-class FoundIdTakenAsOwn(CorrectedRunner):
+class FoundIdTakenAsOwn(Runner):
     """An event of the own id, found after a conflict, passes for the own append; what stands before it is skipped."""
 
     async def _append(self, task_id: str, entry: Entry, intent: Intent, trigger: Trigger) -> None:
@@ -79,7 +79,7 @@ class LateResultApplied(ExecutorModel):
         return True
 
 
-class TimerNotSetAgain(CorrectedRunner):
+class TimerNotSetAgain(Runner):
     """A task's deadline is set once, and not when it moves earlier or has come back."""
 
     async def _watch(self, task_id: str, entry: Entry) -> None:
@@ -89,7 +89,7 @@ class TimerNotSetAgain(CorrectedRunner):
             await super()._watch(task_id, entry)
 
 
-class EndedReopened(CorrectedRunner):
+class EndedReopened(Runner):
     """A late timer or cancel finds a task that has ended as it was before its end."""
 
     def _fold(self, entry: Entry, events: list[Event]) -> None:
@@ -124,7 +124,7 @@ class SideEffectRetried(ExecutorModel):
         return await super().run_once(dispatch, attempt, behaviour, cancel, expected)
 
 
-CORRECT = Parts(runner=CorrectedRunner)
+CORRECT = Parts()
 
 BUGS: dict[str, Parts] = {
     "positional id instead of key": replace(CORRECT, runner=PositionalIds),
@@ -143,7 +143,7 @@ BUGS: dict[str, Parts] = {
 # What the simulation found in the code as it was: the corrected system, with one correction taken back.
 
 
-class GivesUpByOwnClock(CorrectedRunner):
+class GivesUpByOwnClock(Runner):
     """An arm is given up by the time that an own append was folded with, which is that of what caused it."""
 
     async def _settle(self, task_id: str, entry: Entry, trigger: Trigger) -> None:
@@ -153,7 +153,7 @@ class GivesUpByOwnClock(CorrectedRunner):
         self._cache.put(task_id, entry)
 
 
-class StaleReadTrusted(CorrectedRunner):
+class StaleReadTrusted(Runner):
     """A read that lags behind the delivered event passes for the whole log, and the delivery is acked."""
 
     async def event(self, event: Event) -> None:
@@ -170,20 +170,20 @@ class LaterTimerSet(Timers):
         await super().set(task_id, at)
 
 
-class RearmsWhatIsCached(CorrectedRunner):
+class RecoversWhatIsCached(Recovery):
     """After a crash of the broker, tasks that are in hand or no longer in memory keep a timer that is gone."""
 
-    rearm = Runner.rearm
-
-    async def start(self) -> None:
-        await CorrectedRunner.rearm(self)
+    async def _open_tasks(self) -> list[str]:
+        return list(self._runner._cache._open)
 
 
-class StartsWithoutALook(CorrectedRunner):
+class StartsWithoutALook(Recovery):
     """A task whose timer and whose orchestrator went down together waits for ever."""
 
-    async def start(self) -> None:
-        return None
+    async def _look(self) -> bool:
+        is_start = "looked" not in self.__dict__
+        self.__dict__["looked"] = True
+        return is_start or await super()._look()
 
 
 class FirstDeliveryTrusted(ExecutorModel):
@@ -200,8 +200,8 @@ DEFECTS: dict[str, tuple[Parts, Faults | None]] = {
     "gives up by its own clock": (replace(CORRECT, runner=GivesUpByOwnClock), _LOSSES),
     "stale read trusted": (replace(CORRECT, runner=StaleReadTrusted), Faults(stale=0.8)),
     "later timer set": (replace(CORRECT, timers=LaterTimerSet), _LOSSES),
-    "rearms only what is cached": (replace(CORRECT, runner=RearmsWhatIsCached), _RESTARTS),
-    "starts without a look": (replace(CORRECT, runner=StartsWithoutALook), Faults(restarts=3, machine=1.0)),
+    "recovers only what is cached": (replace(CORRECT, recovery=RecoversWhatIsCached), _RESTARTS),
+    "starts without a look": (replace(CORRECT, recovery=StartsWithoutALook), Faults(restarts=3, machine=1.0)),
     "first delivery trusted": (replace(CORRECT, executor=FirstDeliveryTrusted), _RESTARTS),
 }
 """With the faults that show it soonest; None for those that the seed draws."""

@@ -18,11 +18,12 @@ import structlog
 
 from octollm.events.carrier import TaskCancel, TaskReceived
 from octollm.events.envelope import NewEvent, Position, envelope
-from octollm.events.log import Log, LogError
+from octollm.events.log import Log
 from octollm.events.schema import encode
 from octollm.orchestrator.intake import Intake
-from octollm.orchestrator.runner import Runner, Stuck
-from octollm.orchestrator.timers import TimerNotSet, Timers
+from octollm.orchestrator.recovery import Recovery
+from octollm.orchestrator.runner import Runner
+from octollm.orchestrator.timers import Timers
 from octollm.planner.intake import Intake as PlannerIntake
 from octollm.planner.outcome import Outcome
 from octollm.planner.planning import Planning
@@ -32,7 +33,6 @@ from tests.chaos.simulation.client import SimulatedClient
 from tests.chaos.simulation.executor import ExecutorModel, Host
 from tests.chaos.simulation.faults import Faults
 from tests.chaos.simulation.invariants import Judge, Violation
-from tests.chaos.simulation.known import CorrectedRunner
 from tests.chaos.simulation.loop import Process, VirtualLoop
 from tests.chaos.simulation.workload import Work
 from tests.orchestrator.history import TOKEN, received
@@ -52,6 +52,7 @@ class Parts:
     timers: type[Timers] = Timers
     runner: type[Runner] = Runner
     intake: type[Intake] = Intake
+    recovery: type[Recovery] = Recovery
     executor: type[ExecutorModel] = ExecutorModel
 
 
@@ -195,22 +196,8 @@ class _Simulation:
             clock=lambda: self._broker.now + skew,
         )
         self.judge.observe(runner)
-        if isinstance(runner, CorrectedRunner):
-            runner.open_tasks = self._open_tasks
-            asyncio.create_task(self._look_around(runner))  # noqa: RUF006  # the process keeps it
-        await self._parts.intake(client, runner).run(asyncio.Event())
-
-    def _open_tasks(self) -> list[str]:
-        return [task_id for task_id, events in self._broker.tasks.items() if not events[-1].terminal]
-
-    async def _look_around(self, runner: CorrectedRunner) -> None:
-        while True:
-            try:
-                await runner.start()
-            except (LogError, TimerNotSet, Stuck):
-                await asyncio.sleep(1)
-            else:
-                return
+        recovery = self._parts.recovery(client, runner)
+        await self._parts.intake(client, runner, recovery).run(asyncio.Event())
 
     async def _plan(self, client: Any) -> None:
         intake = PlannerIntake(client, Log(client, "planner"), _Planning(self._works), concurrency=4)

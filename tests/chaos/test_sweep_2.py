@@ -1,0 +1,11 @@
+"""Part 2 of the sweep of two thousand seeds."""
+
+import pytest
+
+from tests.chaos.simulation.sweep import check, part
+
+
+@pytest.mark.no_cover
+@part(2)
+def test_every_invariant_holds_whatever_goes_wrong(seeds: range) -> None:
+    check(seeds)
