@@ -1,14 +1,11 @@
 """Where private keys are, and where they are not; and what the two clients say to a refusal."""
 
 import asyncio
-import os
-import subprocess
 import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from octollm.cli import stack_checks
@@ -16,13 +13,13 @@ from octollm.cli.finding import Verdict
 from octollm.events import bus, direct
 from octollm.events.config import ConfigError, NatsSettings
 from octollm.events.envelope import NewEvent, Position
-from octollm.events.log import Forbidden, Log
+from octollm.events.log import Forbidden, Log, LogError
 from octollm.stack import Stack, StackError, StackOptions, accounts
 from octollm.stack.keys import nkey
 from tests.accounts.conftest import SERVICES, connect
-from tests.events.examples import example, raw
+from tests.events.examples import example
+from tests.events.writers import writer
 
-ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE_S = 0.1
 
 
@@ -117,45 +114,27 @@ async def test_the_python_log_is_told_at_once(stack: Stack) -> None:
 
 
 async def test_the_rust_log_is_told_at_once(stack: Stack) -> None:
-    command = ["cargo", "run", "--quiet", "-p", "octollm-events", "--all-features", "--example", "append", "planner"]
-    variables = {"OCTO_NATS__URL": stack.nats_url, "OCTO_NATS__NKEY_FILE": str(stack.nkey_file("planner"))}
-    rust = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=ROOT,
-        env=os.environ | variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert rust.stdin
-    assert rust.stdout
+    key = {"OCTO_NATS__NKEY_FILE": str(stack.nkey_file("planner"))}
+    async with writer("rust", stack.nats_url, "planner", key) as rust:
 
-    async def send(kind: str) -> None:
-        assert rust.stdin
-        task_id = str(uuid.uuid4())
-        line = {"task_id": task_id, "kind": kind, "key": "", "causation_id": task_id, "payload": raw(kind)}
-        rust.stdin.write(msgspec.json.encode(line) + b"\n")
-        await rust.stdin.drain()
+        async def append(kind: str) -> Position:
+            task_id = str(uuid.uuid4())
+            return await rust.append(task_id, NewEvent(payload=example(kind), causation_id=task_id), Position.START)
 
-    await send("task.planned")
-    assert msgspec.json.decode(await rust.stdout.readline())["seq"]
-    took = []
-    for _ in range(3):
-        began = time.monotonic()
-        await send("task.received")
-        answer = msgspec.json.decode(await rust.stdout.readline())
-        took.append(time.monotonic() - began)
-        assert "may not write task.received." in answer["error"]
-    assert min(took) < AT_ONCE_S
-    rust.stdin.close()
-    await rust.communicate()
-    assert rust.returncode == 0
+        assert (await append("task.planned")).seq
+        took = []
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(LogError, match=r"may not write task\.received\."):
+                await append("task.received")
+            took.append(time.monotonic() - began)
+        assert min(took) < AT_ONCE_S
 
 
 async def test_a_reader_needs_no_consumer(stack: Stack) -> None:
     client = await bus.connect(settings(stack, "projections"), "projections")
-    writer = await bus.connect(settings(stack, "reflex"), "reflex")
-    log = Log(writer, "reflex")
+    reflex = await bus.connect(settings(stack, "reflex"), "reflex")
+    log = Log(reflex, "reflex")
     task_ids = [str(uuid.uuid4()) for _ in range(300)]
     first = await Log(client, "projections").last_seq() + 1
     for task_id in task_ids[:290]:
@@ -176,7 +155,7 @@ async def test_a_reader_needs_no_consumer(stack: Stack) -> None:
     # It heard of them: looking for itself would take as long as it waits between two looks.
     assert time.monotonic() - began < 1.5
     await client.close()
-    await writer.close()
+    await reflex.close()
 
 
 async def test_the_doctor_looks_with_the_operator_s_key(stack: Stack) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr
 
-from octollm.events.config import ConfigError, PostgresSettings, Section, load
+from octollm.events.config import ConfigError, NatsSettings, PostgresSettings, Section, load
 
 
 class Planner(Section):
@@ -52,3 +52,11 @@ def test_secrets_are_not_shown() -> None:
 
 def test_other_sections_are_not_judged_here() -> None:
     assert load("planner", Planner, {"OCTO_EXECUTOR__WHATEVER": "1", "OCTO_LOG": "debug"}) == Planner()
+
+
+def test_replicas_are_a_small_number() -> None:
+    assert load("nats", NatsSettings, {}).replicas == 1
+    assert load("nats", NatsSettings, {"OCTO_NATS__REPLICAS": "3"}).replicas == 3
+    for wrong in ("0", "6", "many"):
+        with pytest.raises(ConfigError, match="OCTO_NATS__REPLICAS"):
+            load("nats", NatsSettings, {"OCTO_NATS__REPLICAS": wrong})

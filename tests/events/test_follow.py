@@ -12,8 +12,8 @@ from octollm.events.consumer import Consumer
 from octollm.events.envelope import Event, NewEvent, Position
 from octollm.events.log import Log
 from octollm.stack import Stack, StackOptions
-from tests.events.conftest import LossyProxy
 from tests.events.examples import example
+from tests.events.proxy import LossyProxy
 
 
 async def take(events: AsyncIterator[Event], count: int) -> list[Event]:

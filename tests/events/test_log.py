@@ -2,10 +2,7 @@
 
 import asyncio
 import itertools
-import os
-import subprocess
 import uuid
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,10 +11,9 @@ from octollm.events import bus, schema
 from octollm.events.config import NatsSettings
 from octollm.events.envelope import Event, NewEvent, Position
 from octollm.events.log import ChainBroken, Conflict, Log, LogUnavailable, TaskEnded, TooLarge
-from tests.events.conftest import LossyProxy
 from tests.events.examples import example
-
-ROOT = Path(__file__).parents[2]
+from tests.events.proxy import LossyProxy
+from tests.events.writers import writer
 
 
 def received(task_id: str) -> NewEvent:
@@ -161,35 +157,13 @@ async def test_a_foreign_message_breaks_the_chain(nats: bus.Client, task_id: str
         await log.read(task_id)
 
 
-async def test_both_languages_append_to_one_task_in_turn(nats: bus.Client, nats_url: str, task_id: str) -> None:
-    log = Log(nats, "test")
-    position = (await log.append(task_id, received(task_id), Position.START)).position
-    command = ["cargo", "run", "--quiet", "-p", "octollm-events", "--all-features", "--example", "append"]
-    rust = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=ROOT,
-        env=os.environ | {"OCTO_NATS__URL": nats_url},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert rust.stdin
-    assert rust.stdout
-    for number in range(0, 20, 2):
-        position = (await log.append(task_id, fact(task_id, str(number)), position)).position
-        line = {
-            "task_id": task_id,
-            "kind": "task.cancel_requested",
-            "key": str(number + 1),
-            "causation_id": task_id,
-            "payload": msgspec.to_builtins(example("task.cancel_requested")),
-        }
-        rust.stdin.write(msgspec.json.encode(line) + b"\n")
-        await rust.stdin.drain()
-        answer = msgspec.json.decode(await rust.stdout.readline())
-        position = (await log.read(task_id, after=position))[-1].position
-        assert (position.seq, position.version, position.hash) == (answer["seq"], answer["version"], answer["hash"])
-    rust.stdin.close()
-    assert await rust.wait() == 0
-    events = await log.read(task_id)
-    assert_chain(events, 21)
-    assert {event.id for event in events[1:]} == {fact_id(task_id, str(number)) for number in range(20)}
+async def test_both_languages_append_to_one_task_in_turn(nats_url: str, task_id: str) -> None:
+    async with writer("python", nats_url) as python, writer("rust", nats_url) as rust:
+        position = await python.append(task_id, received(task_id), Position.START)
+        for number in range(20):
+            position = await (python, rust)[number % 2].append(task_id, fact(task_id, str(number)), position)
+        events = await python.read(task_id)
+        assert await rust.read(task_id) == events
+    assert events[-1][1] == position
+    assert [place.version for _, place in events] == list(range(1, 22))
+    assert [event_id for event_id, _ in events[1:]] == [fact_id(task_id, str(number)) for number in range(20)]

@@ -27,6 +27,15 @@ async def test_a_drifted_setting_is_shown() -> None:
         await client.close()
 
 
+async def test_one_server_keeps_no_replicas(nats: bus.Client, nats_url: str) -> None:
+    with pytest.raises(streams.StreamDrift, match=r"stream EVENTS: num_replicas is 1, should be 3"):
+        await streams.ensure(NatsSettings(url=nats_url, replicas=3), make=False)
+    await nats.request("$JS.API.STREAM.DELETE.TIMERS", b"")
+    with pytest.raises(streams.BootstrapFailed, match=r"STREAM.CREATE.TIMERS: replicas > 1 not supported"):
+        await streams.ensure(NatsSettings(url=nats_url, replicas=3))
+    await streams.ensure(nats)
+
+
 async def test_the_log_can_not_be_purged_or_edited(nats: bus.Client) -> None:
     for call in ("STREAM.PURGE.EVENTS", "STREAM.MSG.DELETE.EVENTS"):
         body = json.dumps({"seq": 1} if "DELETE" in call else {}).encode()

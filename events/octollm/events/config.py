@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 SECTIONS = frozenset(
     ("nats", "postgres", "redis", "stack", "reflex", "orchestrator", "planner", "executor", "projections")
@@ -29,10 +29,14 @@ class Section(BaseModel):
 
 
 class NatsSettings(Section):
-    """Where the broker is, and the file with the seed of this program's nkey, where the broker asks for one."""
+    """Where the broker is, and the file with the seed of this program's nkey, where the broker asks for one.
+
+    replicas: how many servers of a cluster keep each stream, for whoever makes or checks them; 3 outlasts one of them.
+    """
 
     url: str = "nats://127.0.0.1:4222"
     nkey_file: Path | None = None
+    replicas: int = Field(default=1, ge=1, le=5)
 
 
 class PostgresSettings(Section):

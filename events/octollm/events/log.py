@@ -30,7 +30,14 @@ MAX_MESSAGE_BYTES = 262_144
 """`max_msg_size` of EVENTS: headers and body together."""
 
 _CONFLICTS = (10071, 10164)
-_STORE_FULL = (10077, 10047)
+"""Wrong last sequence; the second where a replicated stream is just storing another event of the task."""
+
+_STORE_FULL = (10077, 10047, 10023, 10028)
+"""The stream's, the server's, the account's store is full."""
+
+_UNSETTLED = (10158, 10008)
+"""A replicated stream is just storing this very id, or a cluster is without a leader."""
+
 _READ_BATCH = 256
 
 TIME_UNKNOWN = datetime.fromtimestamp(0, UTC)
@@ -103,18 +110,19 @@ class Log:
             raise TooLarge(f"task {task_id}: {new.kind} needs {size} bytes, {MAX_MESSAGE_BYTES} is the limit")
         ack = await self._publish(subject, body, guarded, task_id)
         if error := ack.get("error"):
-            if error["err_code"] in _CONFLICTS:
+            code = error.get("err_code", 0)
+            if code in _CONFLICTS:
                 raise Conflict(task_id, expected, duplicate=False)
-            if error["err_code"] in _STORE_FULL:
+            if code in _STORE_FULL:
                 raise LogFull(f"task {task_id}: {new.kind} was not stored: {error['description']}")
-            raise LogError(f"task {task_id}: {new.kind} was refused: {error['description']} ({error['err_code']})")
+            raise LogError(f"task {task_id}: {new.kind} was refused: {error['description']} ({code})")
         if ack.get("duplicate"):
             raise Conflict(task_id, expected, duplicate=True)
         del headers["Nats-Msg-Id"]
         return Event.parse(subject, headers, body, ack["seq"], TIME_UNKNOWN)
 
     async def _publish(self, subject: str, body: bytes, headers: dict[str, str], task_id: str) -> dict[str, Any]:
-        """The broker's ack; repeats what times out, raises Forbidden or LogUnavailable."""
+        """The broker's ack; repeats what is not settled, raises Forbidden or LogUnavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._deadline_s
         pause = 0.02
@@ -128,13 +136,14 @@ class Log:
                 if denied.done():
                     request.cancel()
                     raise Forbidden(f"task {task_id}: {self._source} may not write {subject}")
-                try:
+                with contextlib.suppress(
+                    nats_errors.TimeoutError, nats_errors.NoRespondersError, nats_errors.ConnectionClosedError
+                ):
                     ack: dict[str, Any] = json.loads((await request).data)
-                except (nats_errors.TimeoutError, nats_errors.NoRespondersError, nats_errors.ConnectionClosedError):
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, 0.5)
-                    continue
-                return ack
+                    if _is_settled(ack.get("error")):
+                        return ack
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.5)
         raise LogUnavailable(f"task {task_id}: no answer to {subject} within {self._deadline_s:g} s")
 
     async def read(self, task_id: str, after: Position | None = None) -> list[Event]:
@@ -199,6 +208,12 @@ class Log:
             raise Forbidden(f"{self._source} may not read the log: {error}") from error
         except DirectGetFailed as error:
             raise LogUnavailable(str(error)) from error
+
+
+def _is_settled(error: dict[str, Any] | None) -> bool:
+    """Whether the same publish would be answered the same again."""
+    # What a cluster's leader can't pass on to the others has a status, and no code.
+    return not error or not (error.get("err_code") in _UNSETTLED or (error["code"] == 503 and "err_code" not in error))
 
 
 def _event(message: Stored) -> Event:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -58,19 +59,29 @@ def _object_store(bucket: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def ensure(where: Client | NatsSettings, make: bool = True) -> None:
+def _streams(replicas: int) -> Iterator[dict[str, Any]]:
+    """What every stream is to be, on so many servers."""
+    for config in definitions()["streams"] + [_object_store(bucket) for bucket in definitions()["object_stores"]]:
+        wanted = config | {"num_replicas": replicas}
+        if replicas > 1:
+            wanted.pop("persist_mode", None)  # the broker knows it on one server only
+        yield wanted
+
+
+async def ensure(where: Client | NatsSettings, make: bool = True, replicas: int = 1) -> None:
     """Makes what is missing and checks what is there; raises StreamDrift, BootstrapFailed or ConnectionError.
 
-    `where` is a connection, or where the broker is. Without `make` nothing is changed, and what is missing is a drift.
+    `where` is a connection, or where the broker is and how many of its servers keep each stream. Without `make` nothing
+    is changed, and what is missing is a drift.
     """
     if isinstance(where, NatsSettings):
         client = await connect(where, "bootstrap", patience_s=_RETRY_S)
         try:
-            return await ensure(client, make)
+            return await ensure(client, make, where.replicas)
         finally:
             await client.close()
     differences: list[tuple[str, str, Any, Any]] = []
-    for config in definitions()["streams"] + [_object_store(bucket) for bucket in definitions()["object_stores"]]:
+    for config in _streams(replicas):
         name = config["name"]
         info = await _api(where, f"STREAM.INFO.{name}", {})
         if info is None and make:

@@ -88,6 +88,8 @@ pub struct NatsSettings {
     pub url: String,
     /// The file with the seed of this program's nkey, where the broker asks for one.
     pub nkey_file: Option<PathBuf>,
+    /// How many servers of a cluster keep each stream; for whoever makes them.
+    pub replicas: u8,
 }
 
 impl Default for NatsSettings {
@@ -95,6 +97,7 @@ impl Default for NatsSettings {
         Self {
             url: "nats://127.0.0.1:4222".to_owned(),
             nkey_file: None,
+            replicas: 1,
         }
     }
 }

@@ -29,8 +29,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const FOLLOW_BATCH: usize = 256;
 
-/// Wrong last sequence, on one node and on a replicated stream.
+/// Wrong last sequence; the second where a replicated stream is just storing another event of the task.
 const CONFLICTS: [u64; 2] = [10071, 10164];
+/// A replicated stream is just storing this very id, or a cluster is without a leader.
+const UNSETTLED: [u64; 2] = [10158, 10008];
+const UNAVAILABLE: u16 = 503;
 /// The stream's, the account's, or the server's store is full.
 const FULL: [u64; 4] = [10077, 10047, 10023, 10028];
 const MESSAGE_TOO_LARGE: u64 = 10054;
@@ -47,10 +50,20 @@ struct Ack {
 
 #[derive(Deserialize)]
 struct ApiError {
+    code: u16,
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+impl ApiError {
+    /// Whether the same publish would be answered the same again.
+    fn is_settled(&self) -> bool {
+        // What a cluster's leader can't pass on to the others has a status, and no code.
+        let is_not_passed_on = self.code == UNAVAILABLE && self.err_code == 0;
+        !is_not_passed_on && !UNSETTLED.contains(&self.err_code)
+    }
 }
 
 /// The log as one service sees it; cheap to clone.
@@ -187,7 +200,7 @@ impl Log {
         }
     }
 
-    /// Publishes until the broker answers: what times out or finds no responder is repeated unchanged.
+    /// Publishes until the outcome is settled: what times out or finds no responder is repeated unchanged.
     async fn publish(
         &self,
         task_id: Uuid,
@@ -222,8 +235,11 @@ impl Log {
                 }
             };
             let failure = match answer {
-                Ok(message) => match serde_json::from_slice(&message.payload) {
-                    Ok(ack) => return Ok(ack),
+                Ok(message) => match serde_json::from_slice::<Ack>(&message.payload) {
+                    Ok(ack) if ack.error.as_ref().is_none_or(ApiError::is_settled) => {
+                        return Ok(ack);
+                    }
+                    Ok(_) => None,
                     Err(error) => {
                         return Err(AppendError::Refused {
                             task_id,
@@ -232,13 +248,13 @@ impl Log {
                         });
                     }
                 },
-                Err(failure) => failure,
+                Err(failure) => Some(failure),
             };
             if Instant::now() + pause >= deadline {
                 return Err(AppendError::Unavailable {
                     task_id,
                     deadline: self.deadline,
-                    source: Some(failure),
+                    source: failure,
                 });
             }
             tokio::time::sleep(pause).await;

@@ -69,7 +69,7 @@ impl NatsServer {
     pub async fn connect(&self, service: &str) -> Bus {
         let settings = NatsSettings {
             url: self.url(),
-            nkey_file: None,
+            ..NatsSettings::default()
         };
         let bus = Bus::connect(&settings, service).await.expect("a valid URL");
         bus.client().flush().await.expect("the server answers");

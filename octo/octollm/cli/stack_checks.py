@@ -39,7 +39,7 @@ async def broker(settings: NatsSettings) -> AsyncIterator[Finding]:
         version = client.connected_server_version
         yield ok("nats", f"answers, version {version.major}.{version.minor}.{version.patch}")
         try:
-            await asyncio.wait_for(streams.ensure(client, make=False), PATIENCE_S)
+            await asyncio.wait_for(streams.ensure(client, make=False, replicas=settings.replicas), PATIENCE_S)
         except streams.StreamDrift as drift:
             for where, setting, wanted, found in drift.differences:
                 detail = f"{where}: {setting} is {json.dumps(found)}, should be {json.dumps(wanted)}"

@@ -4,6 +4,8 @@ import json
 import shutil
 import signal
 import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from octollm.stack import accounts, probe
@@ -22,7 +24,7 @@ NO_ACCOUNTS = "$G"
 
 CONFIG = """\
 # Written at every start by octollm.stack; changes are lost.
-server_name: octollm
+server_name: {name}
 listen: "{host}:{port}"
 http: "{host}:{monitor}"
 max_payload: 1048576
@@ -31,7 +33,24 @@ jetstream {{
   cipher: aes
   key: ${variable}
 {sync}}}
-{accounts}"""
+{cluster}{accounts}"""
+
+CLUSTER = """\
+cluster {{
+  name: octollm
+  listen: "{host}:{port}"
+  routes: {routes}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A server's place in a cluster: its name there, its port for the other members, and the ports of all of them."""
+
+    name: str
+    port: int
+    routes: Sequence[int]
 
 
 def program(
@@ -44,9 +63,11 @@ def program(
     with_accounts: bool,
     environment: dict[str, str],
     binary: str | None,
+    member: Member | None = None,
 ) -> Program:
     """Write the configuration into ``directory`` and say how to run it; ``monitor`` is the port of its HTTP monitoring.
 
+    A ``member`` is ready when it serves clients; the cluster serves streams once most of its members do.
     The store's key goes to the server by environment only, and of the accounts' keys it is told the public halves.
     Raises Missing without a server, StackError when there is a store whose key is lost or whose streams belong to
     another account.
@@ -61,12 +82,14 @@ def program(
     config = directory / "server.conf"
     config.write_text(
         CONFIG.format(
+            name=member.name if member else "octollm",
             host=HOST,
             port=port,
             monitor=monitor,
             store=json.dumps(str(store)),
             variable=KEY_VARIABLE,
             sync="  sync_interval: always\n" if fsync else "",
+            cluster=_cluster(member) if member else "",
             accounts=accounts.configuration(keys_dir) if with_accounts else "",
         ),
         encoding="utf-8",
@@ -79,7 +102,7 @@ def program(
         await probe.nats_ready(url)
 
     return Program(
-        name="nats",
+        name=member.name if member else "nats",
         kind=Kind.SERVER,
         argv=(find(binary), "--config", str(config)),
         environment={**environment, KEY_VARIABLE: key},
@@ -88,6 +111,11 @@ def program(
         ready=ready,
         death_signal=signal.SIGTERM,  # kill -9 of the server would make its next start rebuild the index
     )
+
+
+def _cluster(member: Member) -> str:
+    routes = [f"nats://{HOST}:{port}" for port in member.routes]
+    return CLUSTER.format(host=HOST, port=member.port, routes=json.dumps(routes))
 
 
 def _same_owner(store: Path, owner: str) -> None:

@@ -32,11 +32,12 @@ def _quiet(_: Progress) -> None:
 
 
 async def ensure_streams(nats_url: str, nkey_file: Path | None) -> None:
-    """Create what the services meet on, or bring it up to date."""
-    from octollm.events.config import NatsSettings
+    """Create what the services meet on, or bring it up to date; OCTO_NATS__REPLICAS says on how many servers."""
+    from octollm.events.config import NatsSettings, load
     from octollm.events.streams import ensure
 
-    await ensure(NatsSettings(url=nats_url, nkey_file=nkey_file))
+    replicas = load("nats", NatsSettings).replicas
+    await ensure(NatsSettings(url=nats_url, nkey_file=nkey_file, replicas=replicas))
 
 
 def _bin_dir() -> Path | None:

@@ -70,7 +70,7 @@ pub enum AppendError {
         task_id: Uuid,
         /// How long it was tried.
         deadline: Duration,
-        /// The last failure; none where there was no connection at all.
+        /// The last failure; none where there was no connection at all, or where the broker only said: not yet.
         #[source]
         source: Option<async_nats::client::RequestError>,
     },

@@ -76,7 +76,7 @@ async fn a_lost_ack_leaves_one_event() {
     let proxy = Proxy::start(server.port()).await;
     let settings = NatsSettings {
         url: proxy.url(),
-        nkey_file: None,
+        ..NatsSettings::default()
     };
     let log = Log::new(Bus::connect(&settings, "planner").await.unwrap(), "planner");
     let (task_id, position) = task(&log, 1).await;
@@ -182,7 +182,7 @@ async fn a_refused_subject_is_forbidden_at_once() {
     let bus = Bus::connect(
         &NatsSettings {
             url,
-            nkey_file: None,
+            ..NatsSettings::default()
         },
         "planner",
     )

@@ -37,7 +37,7 @@ async fn inboxes_carry_the_service_s_name() {
 async fn a_url_that_is_none_is_refused_without_being_shown() {
     let settings = NatsSettings {
         url: "nats://user:secret@[".into(),
-        nkey_file: None,
+        ..NatsSettings::default()
     };
     let error = Bus::connect(&settings, "reflex").await.unwrap_err();
     assert!(matches!(error, ConnectError::Url(_)));
