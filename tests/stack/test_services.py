@@ -41,6 +41,8 @@ def told(name: str, wiring: Wiring) -> dict[str, str]:
 def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     digest_key = wiring.keys_dir / "reflex-digest.key"
     signing_key = wiring.keys_dir / "capability.key"
+    public_key = wiring.keys_dir / "capability.pub"
+    operator_key = wiring.keys_dir / "operator.key"
     workspaces = wiring.data_dir / "executor" / "workspaces"
 
     def bus(name: str) -> dict[str, str]:
@@ -67,13 +69,16 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
             "OCTO_EXECUTOR__PORT": "1",
             "OCTO_EXECUTOR__BACKEND": "docker",
             "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
+            "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE": str(public_key),
+            "OCTO_EXECUTOR__OPERATOR_KEY_FILE": str(operator_key),
         },
         "orchestrator": bus("orchestrator")
         | {"OCTO_ORCHESTRATOR__PORT": "1", "OCTO_ORCHESTRATOR__CAPABILITY_KEY_FILE": str(signing_key)},
     }
     assert digest_key.stat().st_mode & 0o777 == 0o600
     assert signing_key.stat().st_mode & 0o777 == 0o600
-    assert (wiring.keys_dir / "capability.pub").read_text() == SigningKey.load(signing_key).public
+    assert operator_key.stat().st_mode & 0o777 == 0o600
+    assert public_key.read_text() == SigningKey.load(signing_key).public
     assert workspaces.is_dir()
 
 
