@@ -141,6 +141,19 @@ async def test_a_failed_step_is_told_with_what_to_do(follow: Run, writer: Writer
     assert "→ Raise the limit" in result.stdout
 
 
+async def test_every_attempt_is_told_and_a_late_result_changes_nothing(follow: Run, writer: Writer) -> None:
+    silent = story.step_failed("echo", code=ErrorCode.ARM_UNAVAILABLE, message="arm executor did not report in time")
+    again, late = story.dispatched("echo", attempt=2), story.step_failed("echo")
+    await writer.add(RECEIVED, PLANNED, DISPATCHED, silent, again, late, story.executed("echo", attempt=2), COMPLETED)
+    told = (await follow("watch", writer.task_id)).stdout
+    assert "echo (attempt 2): echo hello world" in told
+    shown = told[told.rindex("  plan 1: ") :]
+    assert "✓ Echo the text" in shown
+    assert "attempt 2\n" in shown
+    assert "attempt 1: ARM_UNAVAILABLE  arm executor did not report in time" in shown
+    assert "TIMEOUT" not in shown
+
+
 async def test_on_a_terminal_the_plan_is_redrawn(nats_url: str, writer: Writer) -> None:
     terminal, screen = Terminal(False), StringIO()
     terminal.out = Console(file=screen, force_terminal=True, width=120)

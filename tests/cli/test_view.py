@@ -87,6 +87,16 @@ def test_show_of_a_failed_step_has_code_output_and_hint(octo: Octo, server: Fake
     assert "→ Read its output" in shown
 
 
+def test_show_tells_every_attempt(octo: Octo, server: FakeServer) -> None:
+    error = TaskError(code=ErrorCode.SANDBOX_UNAVAILABLE, message="no namespaces", hint="", reasons=msgspec.Raw(b"[]"))
+    tell(server, task(ONE), attempt(status=AttemptStatus.FAILED, error=error), attempt(attempt=2, seq=11))
+    shown = octo("show", ONE, "--api", server.url).stdout
+    assert "✓ Echo the text" in shown
+    assert "attempt 2\n" in shown
+    assert "attempt 1: SANDBOX_UNAVAILABLE  no namespaces" in shown
+    assert "→" not in shown, "what was mended needs no advice"
+
+
 def test_show_json_holds_task_plan_and_steps(octo: Octo, server: FakeServer) -> None:
     tell(server, task(ONE), attempt(), attempt(attempt=2, seq=11))
     record = json.loads(octo("show", ONE, "--json", "--api", server.url).stdout)

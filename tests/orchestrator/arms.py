@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from octollm.events import bus
 from octollm.events.capability import SigningKey
-from octollm.events.carrier import ErrorCode, StepDispatched, TaskCancel
+from octollm.events.carrier import ErrorCode, StepDispatched, StepExecuted, StepFailed, TaskCancel
 from octollm.events.config import NatsSettings
 from octollm.events.consumer import Consumer, Delivery
 from octollm.events.envelope import TERMINAL, Event, NewEvent, Position
@@ -37,11 +37,12 @@ async def echo(step_id: str) -> Payload | None:
 
 @dataclass
 class Script:
-    """What happens to one task: the planner's answer (None: none) and how its steps go."""
+    """What happens to one task: the planner's answer (None: none) and how its steps go, attempt by attempt."""
 
     plan: Payload | None
     act: Act = echo
     steps_seen: list[str] = field(default_factory=list)
+    attempts: set[tuple[str, int]] = field(default_factory=set)
 
 
 class Arms:
@@ -67,10 +68,10 @@ class Arms:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def submit(self, task_id: str, script: Script, *, seconds: int = 300) -> Event:
+    async def submit(self, task_id: str, script: Script, *, seconds: int = 300, retries: int = 0) -> Event:
         """What reflex would do."""
         self._scripts[task_id] = script
-        new = NewEvent(payload=received(seconds=seconds), causation_id=task_id)
+        new = NewEvent(payload=received(seconds=seconds, retries=retries), causation_id=task_id)
         return await self._logs["reflex"].append(task_id, new, Position.START)
 
     async def cancel(self, task_id: str, reason: str = "wrong folder") -> None:
@@ -99,16 +100,18 @@ class Arms:
     async def _run(self, event: Event, script: Script) -> None:
         dispatched = event.payload
         assert isinstance(dispatched, StepDispatched)
-        name = dispatched.step.id
-        if name in script.steps_seen:
+        name, attempt = dispatched.step.id, dispatched.attempt
+        if (name, attempt) in script.attempts:
             return
+        script.attempts.add((name, attempt))
         script.steps_seen.append(name)
         try:
             report = await script.act(name)
         except asyncio.CancelledError:
             report = failed(name, ErrorCode.CANCELLED, "killed on request")
-        if report is not None:
-            await self._append("executor", event, report, f"1/{name}/1")
+        if isinstance(report, StepExecuted | StepFailed):
+            report = msgspec.structs.replace(report, attempt=attempt)
+            await self._append("executor", event, report, f"1/{name}/{attempt}")
 
     async def _kill(self, message: object) -> None:
         task_id = str(getattr(message, "subject", "")).rsplit(".", 1)[1]

@@ -9,12 +9,14 @@ from functools import partial
 import msgspec
 import pytest
 import pytest_asyncio
+from msgspec import structs
 from prometheus_client import REGISTRY
 
 from octollm.events import bus
 from octollm.events.carrier import Decision1 as ApprovalDecision
 from octollm.events.carrier import (
     ErrorCode,
+    Retry,
     StepDispatched,
     StepFailed,
     TaskApprove,
@@ -340,6 +342,40 @@ async def test_a_cache_that_is_too_small_only_costs_reads(nats_url: str, arms: A
         await asyncio.gather(*(arms.submit(task_id, Script(LINE)) for task_id in tasks))
         for task_id in tasks:
             assert kinds(await until_ended(log, task_id)) == NINE
+
+
+async def test_a_failed_attempt_is_followed_by_another_one_after_a_pause(
+    nats_url: str, arms: Arms, log: Log, task_id: str
+) -> None:
+    reports = iter((failed("a", ErrorCode.SANDBOX_UNAVAILABLE), executed("a", "a\n")))
+
+    async def act(step_id: str) -> Payload | None:
+        return next(reports)
+
+    plan = planned(structs.replace(step("a"), retry=Retry(max_attempts=2, backoff_ms=100)))
+    async with orchestrator(nats_url):
+        await arms.submit(task_id, Script(plan, act), retries=1)
+        events = await until_ended(log, task_id)
+    steps = ["step.dispatched", "step.failed", "step.dispatched", "step.executed"]
+    assert kinds(events) == ["task.received", "task.planned", *steps, "task.completed"]
+    failure, again = events[3:5]
+    assert (again.data["attempt"], again.causation_id) == (2, failure.id)
+    assert again.stored_at - failure.stored_at >= timedelta(milliseconds=50)
+
+
+async def test_a_resumed_task_that_waits_for_a_plan_asks_for_it_again(
+    nats: bus.Client, nats_url: str, log: Log, task_id: str
+) -> None:
+    await log.append(task_id, NewEvent(payload=received(), causation_id=task_id), Position.START)
+    command = msgspec.json.encode(TaskResume(task_id=task_id, requested_by="operator"))
+    async with orchestrator(nats_url), orchestrator(nats_url):
+        for attempt in (2, 3):
+            await nats.jetstream().publish("task.resume", command)
+            await until(partial(_has, log, task_id, attempt), f"the plan is asked for, attempt {attempt}")
+    events = await log.read(task_id)
+    assert kinds(events) == ["task.received", "plan.requested", "plan.requested"]
+    assert [event.data["attempt"] for event in events[1:]] == [2, 3]
+    assert {event.data["requested_by"] for event in events[1:]} == {"operator"}
 
 
 async def test_resume_looks_again(nats: bus.Client, nats_url: str, log: Log, task_id: str) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from octollm.events.carrier import (
     Effect,
@@ -31,7 +31,7 @@ from octollm.orchestrator.saga import (
     decide,
     next_deadline,
 )
-from octollm.orchestrator.state import Ended, Executing, New, Open, Running
+from octollm.orchestrator.state import Ended, Executing, New, Open, Running, State
 from tests.orchestrator.history import TASK, History, at, executed, failed, plan_failed, planned, received, step
 
 CANCEL = CancelAsked("operator")
@@ -66,18 +66,18 @@ def plans(draw: st.DrawFn) -> tuple[Step, ...]:
     return tuple(draw(st.permutations(steps)))
 
 
-# What happens next: an occasion (a code: a step failed so), the step and the attempt it is about, how many of the
-# decisions are stored before a crash, seconds.
+# What happens next: an occasion (a code: a step failed so), which of the running steps it is about, of which attempt as
+# seen from the running one, how many of the decisions are stored before a crash, seconds.
 CODES = ("SANDBOX_UNAVAILABLE", "ARM_UNAVAILABLE", "INTERNAL_ERROR", *RetryCause, "UNKNOWN_OUTCOME", "CANCELLED")
-OCCASIONS = ("executed", "cancel", "timer", "redelivered", "planned", "plan_failed", "foreign", "resume")
-Happening = tuple[str, str, int, int, float]
+OCCASIONS = ("executed", "executed", "cancel", "timer", "redelivered", "planned", "plan_failed", "foreign", "resume")
+Happening = tuple[str, int, int, int, float]
 HAPPENINGS: st.SearchStrategy[list[Happening]] = st.lists(
     st.tuples(
-        st.sampled_from(OCCASIONS) | st.sampled_from(CODES),
-        st.sampled_from("abcdefz"),
-        st.integers(1, 3),
-        st.integers(0, 8),
-        st.floats(0, 20, allow_nan=False),
+        st.just("due") | st.sampled_from(CODES) | st.sampled_from(OCCASIONS),
+        st.integers(0, 5),
+        st.sampled_from((0, 0, 0, 0, -1, 1)),
+        st.sampled_from((8, 8, 8, 2, 1, 0)),
+        st.sampled_from((0, 0.1, 0.4, 2, 10)),
     ),
     max_size=40,
 )
@@ -92,22 +92,38 @@ def play(plan: tuple[Step, ...], happenings: list[Happening], retries: int) -> H
     history = History()
     state = fold([history.add(received(seconds=SECONDS, retries=retries), 0), history.add(planned(*plan), 0)])
     clock = 0.0
-    for occasion, name, attempt, stored, seconds in [("redelivered", "a", 1, 8, 0.0), *happenings]:
+    for occasion, which, offset, stored, seconds in [("redelivered", 0, 0, 8, 0.0), *happenings]:
         clock += seconds
         trigger: Trigger = FOLDED
         if occasion == "cancel":
             trigger = CANCEL
+        elif occasion == "due" and (due := next_deadline(state)):
+            clock = max(clock, (due - at(0)).total_seconds())
+            trigger = TimerFired(at(clock))
         elif occasion == "timer":
             trigger = TimerFired(at(clock))
         elif occasion == "resume":
             trigger = ResumeAsked("operator", state.position.version)
-        elif occasion != "redelivered":
-            state = evolve(state, history.add(_appended(occasion, name, attempt, plan), clock))
+        elif occasion not in ("redelivered", "due"):
+            name, attempt = _running(state, which)
+            state = evolve(state, history.add(_appended(occasion, name, max(1, attempt + offset), plan), clock))
         for _ in range(stored):
             if not (intents := decide(state, trigger)):
                 break
             state = evolve(state, history.add(intents[0], clock, source="orchestrator"))
     return history
+
+
+def _running(state: State, which: int) -> tuple[str, int]:
+    """A running step and its attempt; one that no plan has where none runs."""
+    if isinstance(state, Executing):
+        running = [place for place, progress in enumerate(state.steps) if isinstance(progress, Running)]
+        if running:
+            place = running[which % len(running)]
+            progress = state.steps[place]
+            assert isinstance(progress, Running)
+            return state.plan.steps[place].id, progress.attempt
+    return "z", 1
 
 
 def _appended(occasion: str, name: str, attempt: int, plan: tuple[Step, ...]) -> Payload:
@@ -188,6 +204,43 @@ def test_another_attempt_is_bounded_allowed_and_paused_for(
                 assert datetime.fromisoformat(event.data["deadline"]) <= at(SECONDS)
                 assert not is_cancelled
     assert again <= retries
+
+
+@PATIENT
+@given(
+    effect=st.sampled_from(Effect),
+    retry=st.just(UNSET) | RETRIES,
+    codes=st.lists(st.sampled_from(CODES), min_size=5, max_size=5),
+    retries=BUDGETS,
+)
+def test_a_step_that_keeps_failing_is_tried_just_as_often_as_it_may(
+    effect: Effect, retry: Retry | UnsetType, codes: list[str], retries: int
+) -> None:
+    policy = Retry(max_attempts=3) if retry is UNSET else retry
+    may = [
+        code == "SANDBOX_UNAVAILABLE"
+        or (
+            effect != Effect.side_effecting
+            and (code in NOT_THE_STEPS or (policy.on is not UNSET and code in policy.on))
+        )
+        for code in codes
+    ]
+    allowed = 1 + min((may.index(False) if False in may else len(may)), retries, policy.max_attempts - 1)
+    history = History()
+    history.add(received(seconds=3600, retries=retries))
+    history.add(planned(structs.replace(step("a"), effect=effect, retry=retry)))
+    tried = 0
+    while not isinstance(state := fold(history.events), Ended):
+        assert isinstance(state, Open)
+        due = next_deadline(state)
+        assert due is not None
+        if intents := decide(state, FOLDED) or decide(state, TimerFired(due)):
+            tried += intents[0].kind == "step.dispatched"
+            history.add(intents[0], (max(due, state.at) - at(0)).total_seconds() if tried > 1 else None)
+        if intents and intents[0].kind == "step.dispatched":
+            history.add(failed("a", ErrorCode(codes[tried - 1]), attempt=tried))
+    assert tried == allowed
+    assert history.events[-1].data["code"] == codes[tried - 1]
 
 
 @PATIENT

@@ -32,6 +32,11 @@ BROKEN: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "directory with content": ([step("a", action={**FILE, "op": "mkdir", "text": "x"})], "file_content", "no text"),
     "delete with mode": ([step("a", action={**FILE, "op": "delete", "mode": "644"})], "file_content", "no mode"),
     "NUL in an argument": ([step("a", action=command("echo", "a\0b"))], "argument", "holds a NUL"),
+    "side effect tried again": (
+        [step("a", effect="side_effecting", retry={"max_attempts": 2, "on": ["TIMEOUT"]})],
+        "retry",
+        "can't run again after TIMEOUT",
+    ),
     "check of nothing": ([step("a", action=check(contains()))], "readable_criterion", "reads nothing"),
     "check of an exit code": (
         [step("a", action=check({"kind": "exit_code", "code": 0}))],
@@ -162,6 +167,7 @@ def test_what_a_caller_gives_is_kept() -> None:
         "acceptance": [{"kind": "file_exists", "path": "d/e"}],
         "effect": "idempotent",
         "limits": {"wall_ms": 100},
+        "retry": {"max_attempts": 5, "backoff_ms": 20, "on": ["STEP_FAILED"]},
     }
     outcome = planned(own_plan(given))
     limits = {"wall_ms": 100, "memory_bytes": 536_870_912, "output_bytes": 1_048_576}

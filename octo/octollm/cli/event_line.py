@@ -8,6 +8,7 @@ from octollm.events.carrier import (
     CommandAction,
     FileAction,
     PlanFailed,
+    PlanRequested,
     StepDispatched,
     StepExecuted,
     StepFailed,
@@ -77,14 +78,18 @@ def summary(event: Event) -> str:
             return f"{payload.code.value}: {payload.message}"
         case TaskPlanned():
             return f"plan {payload.plan_version}: {len(payload.steps)} step(s) by {payload.provider}"
+        case PlanRequested(requested_by=str() as by):
+            return f"attempt {payload.attempt}, {payload.reason.value} by {by}"
+        case PlanRequested():
+            return f"attempt {payload.attempt}, {payload.reason.value}"
         case StepDispatched():
-            again = f" (attempt {payload.attempt})" if payload.attempt > 1 else ""
-            return f"{payload.step.id}: {act(payload.step.action)}{again}"
+            return f"{payload.step.id}{_again(payload.attempt)}: {act(payload.step.action)}"
         case StepExecuted():
             said = payload.output.stdout.head or payload.output.stderr.head
-            return f"{payload.step_id}: exit {payload.exit_code} in {payload.usage.duration_ms} ms: {said}"
+            took = f"exit {payload.exit_code} in {payload.usage.duration_ms} ms"
+            return f"{payload.step_id}{_again(payload.attempt)}: {took}: {said}"
         case StepFailed():
-            return f"{payload.step_id}: {payload.code.value}: {payload.message}"
+            return f"{payload.step_id}{_again(payload.attempt)}: {payload.code.value}: {payload.message}"
         case TaskCompleted(result=result):
             return f"{result.steps_executed} step(s) in {result.total_duration_ms} ms: {result.output}"
         case TaskCancelRequested() | TaskCancelled():
@@ -92,6 +97,10 @@ def summary(event: Event) -> str:
             return f"by {payload.requested_by}{why}"
         case _:
             return ""
+
+
+def _again(attempt: int) -> str:
+    return f" (attempt {attempt})" if attempt > 1 else ""
 
 
 def act(action: CommandAction | FileAction | CheckAction) -> str:

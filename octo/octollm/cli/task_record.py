@@ -142,14 +142,14 @@ def view_of(record: dict[str, Any]) -> TaskView:
 
 def _tell(step: StepView, attempt: dict[str, Any]) -> None:
     error = attempt["error"] or {}
-    step.state, step.attempt = _STATES[attempt["status"]], attempt["attempt"]
-    step.code, step.message = error.get("code"), error.get("message")
-    failed = step.state is StepState.FAILED and attempt["output"]
-    step.said = written(msgspec.convert(attempt["output"], Output)) if failed else ""
     began, ended = (
         datetime.fromisoformat(attempt[name]) if attempt[name] else None for name in ("dispatched_at", "ended_at")
     )
-    step.dispatched_at = began
+    step.begin(attempt["attempt"], began)
+    step.state = _STATES[attempt["status"]]
+    step.code, step.message = error.get("code"), error.get("message")
+    failed = step.state is StepState.FAILED and attempt["output"]
+    step.said = written(msgspec.convert(attempt["output"], Output)) if failed else ""
     if attempt["usage"]:
         step.duration_ms = attempt["usage"]["duration_ms"]
     elif began and ended:

@@ -20,6 +20,7 @@ _MARKS = {
 _ENDS = {"completed": ("✓", "green"), "cancelled": ("■", "yellow"), "failed": ("✗", "red"), "rejected": ("✗", "red")}
 _TITLE_LIMIT = 44
 _SAID_LINES = 12
+_EARLIER_LIMIT = 90
 
 
 def duration(milliseconds: float) -> str:
@@ -53,7 +54,7 @@ def following(view: TaskView, now: datetime | None = None) -> Text:
         text.append(f"  plan {view.plan_version}: {len(view.steps)} step(s) by {printable(by + model)}\n", style="dim")
         numbers = {step_id: number for number, step_id in enumerate(view.steps, 1)}
         for step in view.steps.values():
-            text.append_text(_step(step, numbers, now))
+            text.append_text(_step(step, numbers, now, view.ended))
     elif not view.ended:
         text.append("  planning …\n", style="dim")
     if view.cancel_requested and not view.ended:
@@ -86,7 +87,7 @@ def outcome(view: TaskView) -> Text:
     return text
 
 
-def _step(step: StepView, numbers: dict[str, int], now: datetime | None) -> Text:
+def _step(step: StepView, numbers: dict[str, int], now: datetime | None, ended: bool) -> Text:
     mark, style = _MARKS[step.state]
     text = Text(f"  {numbers[step.id]:>2} ")
     text.append(f"{mark} ", style=style)
@@ -101,12 +102,15 @@ def _step(step: StepView, numbers: dict[str, int], now: datetime | None) -> Text
     if step.attempt > 1:
         text.append(f"  attempt {step.attempt}", style="yellow")
     text.append("\n")
+    for attempt, code, message in step.earlier:
+        text.append(f"       attempt {attempt}: {code}  {shortened(message, _EARLIER_LIMIT)}\n", style="dim")
     if step.state is StepState.FAILED and step.code:
         text.append(f"       {step.code}  ", style="bold red")
         text.append(f"{printable(step.message or '')}\n")
         for line in step.said.splitlines()[-_SAID_LINES:]:
             text.append(f"       │ {printable(line)}\n", style="dim")
-        text.append(f"       → {facts(step.code)[0]}\n", style="cyan")
+        if ended:  # until then it may be tried again
+            text.append(f"       → {facts(step.code)[0]}\n", style="cyan")
     return text
 
 

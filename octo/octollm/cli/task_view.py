@@ -39,7 +39,8 @@ class StepState(StrEnum):
 class StepView:
     """One step of the plan in force. `duration_ms` is the sandbox's wall clock, else the time between the events.
 
-    `said` is what a failed step wrote, the end of it at least.
+    `said` is what a failed step wrote, the end of it at least; `earlier` what became of the attempts before, as number,
+    code and message.
     """
 
     id: str
@@ -52,6 +53,14 @@ class StepView:
     code: str | None = None
     message: str | None = None
     said: str = ""
+    earlier: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def begin(self, attempt: int, at: datetime | None) -> None:
+        """A further attempt runs from here on; what the one before came to is kept."""
+        if self.state is StepState.FAILED:
+            self.earlier.append((self.attempt, self.code or "", self.message or ""))
+        self.state, self.attempt, self.dispatched_at = StepState.RUNNING, attempt, at
+        self.duration_ms, self.code, self.message, self.said = None, None, None, ""
 
 
 @dataclass(slots=True)
@@ -108,8 +117,7 @@ class TaskView:
             case StepDispatched() as dispatched:
                 step = self.steps.get(dispatched.step.id)
                 if step and dispatched.plan_version == self.plan_version:
-                    step.state, step.attempt = StepState.RUNNING, dispatched.attempt
-                    step.dispatched_at, step.duration_ms = event.stored_at, None
+                    step.begin(dispatched.attempt, event.stored_at)
             case StepExecuted() as executed:
                 self._step_ended(executed, StepState.EXECUTED, event.stored_at)
             case StepFailed() as failure:
@@ -140,7 +148,9 @@ class TaskView:
         step = self.steps.get(ended.step_id)
         if step is None or ended.plan_version != self.plan_version:
             return
-        step.state, step.attempt = state, ended.attempt
+        if step.state is not StepState.RUNNING or step.attempt != ended.attempt:
+            return  # late: the attempt has been given up
+        step.state = state
         if isinstance(ended, StepFailed):
             step.code, step.message = ended.code.value, ended.message
             step.said = written(ended.output) if isinstance(ended.output, Output) else ""

@@ -91,7 +91,8 @@ class Intake:
                 asked = CancelAsked(command.requested_by, None if command.reason is UNSET else command.reason)
                 outcome = "done" if await self._runner.cancel(command.task_id, asked) else "nothing_to_do"
             case TaskResume():
-                outcome = "done" if await self._runner.resume(command.task_id) else "nothing_to_do"
+                is_open = await self._runner.resume(command.task_id, command.requested_by)
+                outcome = "done" if is_open else "nothing_to_do"
             case TaskApprove():
                 outcome = "unsupported"
             case _:

@@ -18,7 +18,17 @@ from octollm.orchestrator import metrics
 from octollm.orchestrator.cache import Cache, Entry
 from octollm.orchestrator.fold import evolve, fold
 from octollm.orchestrator.grants import Sign, granted
-from octollm.orchestrator.saga import FOLDED, CancelAsked, Intent, TimerFired, Trigger, decide, in_time, next_deadline
+from octollm.orchestrator.saga import (
+    FOLDED,
+    CancelAsked,
+    Intent,
+    ResumeAsked,
+    TimerFired,
+    Trigger,
+    decide,
+    in_time,
+    next_deadline,
+)
 from octollm.orchestrator.state import Ended, New, Open
 from octollm.orchestrator.timers import Timers
 
@@ -106,12 +116,12 @@ class Runner:
                 case _:
                     return False
 
-    async def resume(self, task_id: str) -> bool:
-        """Reads the task anew, decides again, and sets its deadline again. False where there is no open task."""
+    async def resume(self, task_id: str, requested_by: str) -> bool:
+        """A person wants the task to go on: read anew, and decided again. False where there is no open task."""
         async with self._cache.hold(task_id):
             entry = await self._load(task_id)
             was_open = isinstance(entry.state, Open)
-            await self._settle(task_id, entry, FOLDED)
+            await self._settle(task_id, entry, ResumeAsked(requested_by, entry.state.position.version))
             return was_open
 
     async def recover(self, task_id: str) -> bool:

@@ -269,7 +269,9 @@ def _ask_again(state: Planning, asked: ResumeAsked) -> tuple[Intent, ...]:
     if asked.version < state.asked or state.attempt == MOST_PLANNING_ATTEMPTS:
         return ()
     attempt = state.attempt + 1
-    payload = PlanRequested(plan_version=1, attempt=attempt, reason=PlanReason.resumed, requested_by=asked.requested_by)
+    payload = PlanRequested(
+        plan_version=PLAN_VERSION, attempt=attempt, reason=PlanReason.resumed, requested_by=asked.requested_by
+    )
     # One per attempt, whoever asks: so it answers the task's first event.
     return (_intent(state, payload, state.contract.received_id, f"{PLAN_VERSION}/{attempt}"),)
 

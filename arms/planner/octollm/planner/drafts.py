@@ -1,7 +1,8 @@
 """A caller's draft of a step, filled in.
 
 What a caller leaves out: title from the action, arm `executor`, no dependencies (so steps without `depends_on` run in
-parallel), no acceptance criteria, effect `side_effecting` (the safe guess: never run twice), default limits.
+parallel), no acceptance criteria, effect `side_effecting` (the safe guess: never run twice), default limits. A `retry`
+goes along as it is, and without one the orchestrator's rules hold.
 """
 
 from typing import TypeVar
@@ -42,6 +43,7 @@ def fill(draft: StepDraft) -> Step:
         acceptance=_given(draft.acceptance, []),
         effect=_given(draft.effect, Effect.side_effecting),
         limits=_limits(draft.limits),
+        retry=draft.retry,
     )
 
 

@@ -12,6 +12,7 @@ Rules, by name:
 * `readable_criterion`: a criterion has something to read. One target at most; a step that it names is a command that
   has run before; without a target only a command step reads its own output, and only if that is not redirected.
 * `exit_code`: an exit code is asked only of a step's own action, and a file or check step has no other than 0.
+* `retry`: a side-effecting step asks for no further attempt after one that ran.
 * `verifies`: indices of machine criteria of the task, each decided by one check of the step.
 """
 
@@ -26,6 +27,7 @@ from octollm.events.carrier import (
     CheckAction,
     CommandAction,
     Criterion,
+    Effect,
     ExitCodeCriterion,
     FileAction,
     FileExistsCriterion,
@@ -85,6 +87,7 @@ def violations(
     for step in steps:
         found += _arm(step)
         found += _action(step, programs)
+        found += _retry(step)
         found += _criteria(step, before[step.id], commands)
         found += _verifies(step, criteria)
     return found
@@ -129,6 +132,16 @@ def _action(step: Step, programs: Collection[str] | None) -> list[Violation]:
             return found
         case _:
             return []
+
+
+def _retry(step: Step) -> list[Violation]:
+    if step.effect is not Effect.side_effecting or step.retry is UNSET or step.retry.on is UNSET:
+        return []
+    message = (
+        f"a side-effecting step can't run again after {step.retry.on[0]}; drop retry.on, or say idempotent if running "
+        "it again changes nothing more"
+    )
+    return [Violation(f"step {step.id}", "retry", message)]
 
 
 def _file_fault(action: FileAction) -> str | None:
