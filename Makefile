@@ -10,7 +10,7 @@ RUST_SOURCES := $(shell find $(RUST) events/schemas -name target -prune -o -type
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-rust test-python lint fmt coverage bench bench-pipeline clean
+.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-pipeline clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,11 @@ test: test-rust test-python ## Run every test
 test-rust: .venv/installed
 	cargo test --locked --workspace --all-features --quiet
 
-test-python: .venv/installed target/debug/octollm-executor
+# Where there is no Go, the tests with the nats CLI are skipped.
+nats-cli:
+	@! command -v go > /dev/null || tests/nats-cli
+
+test-python: .venv/installed target/debug/octollm-executor nats-cli
 	OCTO_BIN_DIR=target/debug $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: .venv/installed ## Check formats, types, lints, and that generated code follows the schemas
