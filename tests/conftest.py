@@ -48,3 +48,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if unexpected:
         reporter.write_line(f"skipped, but not in tests/skips.txt: {', '.join(unexpected)}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What died where, and what became of the tasks: one line a crash, from every worker."""
+    reports = [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]
+    lines = [value for report in reports for name, value in report.user_properties if name == "chaos"]
+    if lines:
+        terminalreporter.section("crashes and outcomes")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -1,0 +1,18 @@
+"""Every fail point by service: a test holds this list against the source, and another kills the service at each."""
+
+POINTS: dict[str, tuple[str, ...]] = {
+    "reflex": ("taken", "screened", "kept", "appended", "answered", "command_stored"),
+    "planner": ("taken", "read", "answered", "planned", "appended", "acked"),
+    "orchestrator": (
+        "event_taken",
+        "timer_taken",
+        "command_taken",
+        "read",
+        "decided",
+        "appended",
+        "timer_set",
+        "answered",
+    ),
+    "executor": ("taken", "claimed", "started", "ended", "settled", "late", "answered"),
+    "projections": ("read", "written", "committed"),
+}
