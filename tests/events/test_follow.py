@@ -1,12 +1,14 @@
 """Readers of the log and durable consumers, across lost connections."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from octollm.events import bus
+from octollm.events import bus, direct
 from octollm.events.config import NatsSettings
 from octollm.events.consumer import Consumer
 from octollm.events.envelope import Event, NewEvent, Position
@@ -48,6 +50,31 @@ async def test_follow_waits_for_what_is_not_there_yet(nats: bus.Client, task_id:
     waiting = asyncio.create_task(take(log.follow(1, subjects=(f"*.*.{task_id}",)), 1))
     await log.append(task_id, NewEvent(payload=example("task.received"), causation_id=task_id), Position.START)
     assert [event.task_id for event in await waiting] == [task_id]
+
+
+async def test_who_can_wait_reads_many_messages_at_a_time(nats: bus.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, pace_s, loop = 0, 0.5, asyncio.get_running_loop()
+    look = direct.batch
+
+    async def counted(*arguments: Any) -> tuple[list[direct.Stored], int]:
+        nonlocal looks
+        looks += 1
+        return await look(*arguments)
+
+    monkeypatch.setattr(direct, "batch", counted)
+    log = Log(nats, "test")
+    first, began = (await write(log, 1))[0], loop.time()
+    messages = direct.follow(nats, "EVENTS", first, pace_s=pace_s)
+    last = first
+    async with contextlib.aclosing(messages), asyncio.timeout(60):
+        writing = asyncio.create_task(write(log, 100))
+        async for message in messages:
+            assert message.seq > last or message.seq == first
+            last = message.seq
+            if writing.done() and last >= writing.result()[-1]:
+                break
+    # One at its start, one for each pace that has passed, and one that was due.
+    assert looks <= 2 + (loop.time() - began) / pace_s
 
 
 async def test_a_message_lost_on_the_way_is_fetched_again(

@@ -122,12 +122,13 @@ async def _answer(inbox: Inbox, denied: asyncio.Future[None], call: str, timeout
 
 
 async def follow(
-    client: Client, stream: str, start_seq: int, subjects: Sequence[str] = (), size: int = 256
+    client: Client, stream: str, start_seq: int, subjects: Sequence[str] = (), size: int = 256, pace_s: float = 0.0
 ) -> AsyncGenerator[Stored, None]:
     """Every message from `start_seq` on that matches one of the wildcards (none: all), in order, for ever.
 
     Outlasts reconnects and restarts of the broker. What is republished under `log.` says that there is more to read;
-    whoever may not hear it looks every two seconds. Raises DirectGetDenied.
+    whoever may not hear it looks every two seconds. At the log's end it looks `pace_s` after the last look at the
+    soonest: who can wait reads many messages at once, and takes less from those who write. Raises DirectGetDenied.
     """
     wanted = [] if ">" in subjects else list(subjects)
     news = asyncio.Event()
@@ -155,6 +156,7 @@ async def follow(
                 if len(wanted) < 2 or any(_matches(subject, message.subject) for subject in wanted):
                     yield message
             if not more:
+                await asyncio.sleep(pace_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_S):
                         await news.wait()

@@ -16,6 +16,9 @@ from octollm.events.log import STREAM, LogUnavailable
 _TIMEOUT_S = 2.0
 _READ_BATCH = 256
 
+_PACE_S = 0.02
+"""The view may be this much behind: to read and write each event by itself costs as much as the saga does."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
@@ -61,7 +64,7 @@ class EventStream:
         """Every message from `start_seq` on, in order, for ever, whether or not it is a valid event."""
         if self._client is None:
             raise LogUnavailable("the event log can't be read: no connection to NATS")
-        messages = follow(self._client, STREAM, start_seq, (), _READ_BATCH)
+        messages = follow(self._client, STREAM, start_seq, (), _READ_BATCH, _PACE_S)
         try:
             async with contextlib.aclosing(messages):
                 async for message in messages:
