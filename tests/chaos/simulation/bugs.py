@@ -5,14 +5,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from octollm.events.consumer import Delivery
+from octollm.events.carrier import ErrorCode
+from octollm.events.consumer import Delivery, Handler
 from octollm.events.envelope import Event, Position, event_id
 from octollm.events.log import Conflict, Log
 from octollm.orchestrator.cache import Entry
 from octollm.orchestrator.fold import evolve
 from octollm.orchestrator.grants import granted
-from octollm.orchestrator.intake import Handler, Intake
+from octollm.orchestrator.intake import Intake
 from octollm.orchestrator.recovery import Recovery
+from octollm.orchestrator.retry import RULES
 from octollm.orchestrator.runner import Runner, Stuck
 from octollm.orchestrator.saga import Intent, Trigger, decide
 from octollm.orchestrator.state import Ended, Open
@@ -126,6 +128,9 @@ class SideEffectRetried(ExecutorModel):
 
 CORRECT = Parts()
 
+_MAY_HAVE_RUN = (ErrorCode.ARM_UNAVAILABLE, ErrorCode.INTERNAL_ERROR, ErrorCode.UNKNOWN_OUTCOME)
+_ANY = RULES[ErrorCode.SANDBOX_UNAVAILABLE]
+
 BUGS: dict[str, Parts] = {
     "positional id instead of key": replace(CORRECT, runner=PositionalIds),
     "ack before append": replace(CORRECT, intake=AckBeforeAppend),
@@ -137,6 +142,8 @@ BUGS: dict[str, Parts] = {
     "terminal state reopened": replace(CORRECT, runner=EndedReopened),
     "claim after spawn": replace(CORRECT, executor=ClaimAfterSpawn),
     "retry of a side effect": replace(CORRECT, executor=SideEffectRetried),
+    "another attempt at what may have run": replace(CORRECT, rules={**RULES, **dict.fromkeys(_MAY_HAVE_RUN, _ANY)}),
+    "no attempt but the first": replace(CORRECT, rules=dict.fromkeys(RULES, RULES[ErrorCode.CANCELLED])),
 }
 
 

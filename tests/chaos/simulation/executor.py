@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from octollm.events.carrier import Effect, ErrorCode, StepDispatched, StepExecuted
-from octollm.events.consumer import Consumer, Delivery
+from octollm.events.consumer import Consumer, Delivery, NotNow
 from octollm.events.envelope import Event, NewEvent, Position, event_id
 from octollm.events.log import Conflict, Log, LogError, TaskEnded
 from octollm.events.payload import Payload
@@ -29,11 +29,19 @@ Attempt = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a step does when it runs: how long (seconds), and what comes of it (None: nothing is ever reported)."""
+    """What a step does when it runs: how long (seconds), and what comes of its first `attempts`; the others succeed.
+
+    code: how they fail; without a sandbox they have no effect. is_silent: nothing is ever reported of them.
+    """
 
     seconds: float = 0.01
     code: ErrorCode | None = None
     is_silent: bool = False
+    attempts: int = 100
+
+    def of(self, attempt: int) -> "Behaviour":
+        """How this attempt goes."""
+        return self if attempt <= self.attempts else Behaviour(self.seconds)
 
 
 @dataclass
@@ -62,8 +70,8 @@ class ExecutorModel:
         self.rng = rng
         self.log = Log(self.client, "executor")
         self._broker = broker
-        self._beat = ack_wait / 3
         self._consumer = Consumer(self.client, "EVENTS", "executor")
+        self._consumer.ack_wait_s = ack_wait
         self._running: dict[Attempt, asyncio.Event] = {}
         self._cancelled: set[str] = set()
 
@@ -71,7 +79,7 @@ class ExecutorModel:
         for fact in ("task.cancel_requested", "step.failed", "task.failed"):
             await self.client.subscribe(f"log.{fact}.*", cb=self._observe)
         async for delivery in self._consumer:
-            asyncio.create_task(self._handle(delivery))  # noqa: RUF006  # the process keeps it
+            asyncio.create_task(delivery.settle(self._handle))  # noqa: RUF006  # the process keeps it
 
     async def _observe(self, message: Message) -> None:
         event = Event.parse(message.subject[4:], message.headers or {}, message.data, 0, EPOCH)
@@ -82,22 +90,12 @@ class ExecutorModel:
                 cancel.set()
 
     async def _handle(self, delivery: Delivery) -> None:
-        beating = asyncio.create_task(self._report_progress(delivery))
         try:
             await self._attempt(delivery)
-        except (LogError, Again):
-            await delivery.nak(2)
+        except (LogError, Again) as error:
+            raise NotNow(type(error).__name__, 2) from error
         except Silent:
-            await delivery.ack()
-        else:
-            await delivery.ack()
-        finally:
-            beating.cancel()
-
-    async def _report_progress(self, delivery: Delivery) -> None:
-        while True:
-            await asyncio.sleep(self._beat)
-            await delivery.in_progress()
+            return
 
     async def _attempt(self, delivery: Delivery) -> None:
         dispatch = delivery.event
@@ -131,10 +129,10 @@ class ExecutorModel:
                 cancel.set()
             expected = since[-1].position if since else expected
         if cancel.is_set():
-            return failed(name, ErrorCode.CANCELLED, "cancelled before it started"), expected
+            return failed(name, ErrorCode.CANCELLED, "cancelled before it started", attempt[2]), expected
         if is_overdue:
-            return failed(name, ErrorCode.TIMEOUT, "too late to start"), expected
-        behaviour = self.host.behaviours[dispatch.task_id, name]
+            return failed(name, ErrorCode.TIMEOUT, "too late to start", attempt[2]), expected
+        behaviour = self.host.behaviours[dispatch.task_id, name].of(dispatched.attempt)
         if dispatched.step.effect == Effect.side_effecting:
             return await self.run_once(dispatch, attempt, behaviour, cancel, expected)
         return await self.spawn(attempt, behaviour, cancel), expected
@@ -144,7 +142,7 @@ class ExecutorModel:
     ) -> tuple[Payload, Position] | None:
         """A side-effecting step: claimed before it starts, and its log read after that."""
         if attempt in self.host.claims:
-            return failed(attempt[1], ErrorCode.UNKNOWN_OUTCOME, "an executor ended while it ran"), expected
+            return failed(attempt[1], ErrorCode.UNKNOWN_OUTCOME, "an executor ended while it ran", attempt[2]), expected
         self.host.claims.add(attempt)
         await self.client.crash_point(f"after the claim of {attempt[1]}")
         if await self.is_settled(dispatch, attempt):
@@ -161,19 +159,21 @@ class ExecutorModel:
 
     async def spawn(self, attempt: Attempt, behaviour: Behaviour, cancel: asyncio.Event) -> Payload:
         """The program runs; somewhere in between its effect takes place."""
+        if behaviour.code == ErrorCode.SANDBOX_UNAVAILABLE:
+            return failed(attempt[1], behaviour.code, "nothing has run", attempt[2])
         before = self.rng.uniform(0, behaviour.seconds)
         if await _cancelled_within(cancel, before):
-            return failed(attempt[1], ErrorCode.CANCELLED, "killed on request")
+            return failed(attempt[1], ErrorCode.CANCELLED, "killed on request", attempt[2])
         self.host.effects[attempt] = self.host.effects.get(attempt, 0) + 1
         await self.client.crash_point(f"after the effect of {attempt[1]}")
         if await _cancelled_within(cancel, behaviour.seconds - before):
-            return failed(attempt[1], ErrorCode.CANCELLED, "killed on request")
+            return failed(attempt[1], ErrorCode.CANCELLED, "killed on request", attempt[2])
         if behaviour.is_silent:
             raise Silent
         if behaviour.code is not None:
-            return failed(attempt[1], behaviour.code, "as the test says")
+            return failed(attempt[1], behaviour.code, "as the test says", attempt[2])
         # Two runs of a step don't say the same: each knows how long it took.
-        report = executed(attempt[1], f"{attempt[1]}\n")
+        report = executed(attempt[1], f"{attempt[1]}\n", attempt=attempt[2])
         assert isinstance(report, StepExecuted)
         usage = msgspec.structs.replace(report.usage, duration_ms=self.rng.randrange(1, 1_000_000))
         return msgspec.structs.replace(report, usage=usage)

@@ -21,6 +21,7 @@ from octollm.orchestrator.fold import evolve
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.saga import next_deadline
 from octollm.orchestrator.state import Executed, Executing, Failed, New, Open, Running, State, StepState
+from tests.chaos.simulation import attempts
 from tests.chaos.simulation.broker import EPOCH, Broker
 from tests.chaos.simulation.executor import Host
 from tests.chaos.simulation.workload import Work
@@ -83,9 +84,14 @@ class Judge:
             self._chain(task_id, events)
             self._endings(task_id, events)
             self._steps(task_id, events)
+            for invariant, what in attempts.broken(events) if events else ():
+                self._broken(invariant, task_id, what)
             if events and events[-1].terminal:
                 self._outcome(work, events)
+        effects: Counter[tuple[str, str]] = Counter()
         for (task_id, name, _), count in self._host.effects.items():
+            effects[task_id, name] += count
+        for (task_id, name), count in effects.items():
             planned = self._planned(self._log(task_id))
             effect = next((step.effect for step in planned.steps if step.id == name), None) if planned else None
             if effect == Effect.side_effecting and count > 1:
@@ -185,17 +191,24 @@ class Judge:
         if planned and executed.issuperset(step.id for step in planned.steps):
             return {"completed"}
         allowed = {payload.code.value for payload in payloads if isinstance(payload, PlanFailed)}
-        allowed |= {next((payload.code.value for payload in payloads if isinstance(payload, StepFailed)), "")}
+        latest = {payload.step.id: payload.attempt for payload in payloads if isinstance(payload, StepDispatched)}
+        # What another attempt has followed decides nothing.
+        allowed |= {
+            payload.code.value
+            for payload in payloads
+            if isinstance(payload, StepFailed) and payload.attempt == latest.get(payload.step_id)
+        }
         if not work.must_complete and events[-1].stored_at >= _deadline(events):
             allowed.add(ErrorCode.TIMEOUT.value)
-        return allowed - {""}
+        return allowed
 
     def _may_fail(self, work: Work, events: list[Event], event: Event, failed: StepFailed) -> bool:
         behaviour = work.behaviours[failed.step_id]
         dispatch, dispatched = next(
             (other, other.payload)
             for other in events
-            if isinstance(other.payload, StepDispatched) and other.payload.step.id == failed.step_id
+            if isinstance(other.payload, StepDispatched)
+            and (other.payload.step.id, other.payload.attempt) == (failed.step_id, failed.attempt)
         )
         cancels = [other.stored_at for other in events if other.kind == "task.cancel_requested"]
         limit = dispatch.stored_at + timedelta(milliseconds=dispatched.step.limits.wall_ms) + self._grace
@@ -209,7 +222,7 @@ class Judge:
             case ErrorCode.TIMEOUT:
                 return event.stored_at >= min(_deadline(events), datetime.fromisoformat(dispatched.deadline))
             case code:
-                return code == behaviour.code
+                return code == behaviour.code and failed.attempt <= behaviour.attempts
 
     def _planned(self, events: list[Event]) -> TaskPlanned | None:
         return next((event.payload for event in events if isinstance(event.payload, TaskPlanned)), None)

@@ -6,7 +6,7 @@ the broker, the network, the executor. Nothing waits and nothing runs in paralle
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from random import Random
@@ -16,12 +16,13 @@ from unittest.mock import patch
 import msgspec
 import structlog
 
-from octollm.events.carrier import TaskCancel, TaskReceived
+from octollm.events.carrier import ErrorCode, TaskCancel, TaskReceived, TaskResume
 from octollm.events.envelope import NewEvent, Position, envelope
 from octollm.events.log import Log
 from octollm.events.schema import encode
 from octollm.orchestrator.intake import Intake
 from octollm.orchestrator.recovery import Recovery
+from octollm.orchestrator.retry import RULES, Rule
 from octollm.orchestrator.runner import Runner
 from octollm.orchestrator.timers import Timers
 from octollm.planner.intake import Intake as PlannerIntake
@@ -54,6 +55,7 @@ class Parts:
     intake: type[Intake] = Intake
     recovery: type[Recovery] = Recovery
     executor: type[ExecutorModel] = ExecutorModel
+    rules: Mapping[ErrorCode, Rule] = field(default_factory=lambda: RULES)
 
 
 @dataclass
@@ -73,9 +75,10 @@ class Run:
 def run(seed: int, parts: Parts | None = None, faults: Faults | None = None) -> Run:
     """Runs a seed to its end, with faults drawn from it unless given. The same in, the same run, to the byte."""
     loop = VirtualLoop()
-    simulation = _Simulation(loop, seed, parts or Parts(), faults)
+    parts = parts or Parts()
+    simulation = _Simulation(loop, seed, parts, faults)
     try:
-        with _without_clocks(loop, Random(seed)):
+        with _without_clocks(loop, Random(seed)), patch("octollm.orchestrator.retry.RULES", parts.rules):
             loop.run_until_complete(simulation.run())
     finally:
         loop.close()
@@ -135,6 +138,8 @@ class _Simulation:
             world.start(self._submit(work))
             if work.cancelled is not None:
                 world.start(self._cancel(work, work.cancelled))
+            if work.resumed is not None:
+                world.start(self._resume(work, work.resumed))
         world.start(self._restart_broker())
         world.start(self._kill_processes())
         await asyncio.sleep(CHAOS_S)
@@ -209,13 +214,17 @@ class _Simulation:
     # The world.
 
     async def _submit(self, work: Work) -> None:
-        new = NewEvent(payload=received(seconds=work.time_budget), causation_id=work.task_id)
+        new = NewEvent(payload=received(seconds=work.time_budget, retries=work.max_retries), causation_id=work.task_id)
         headers = envelope(work.task_id, new, Position.START, "reflex")
         await self._from_outside(work.submitted, Message(f"{new.kind}.{work.task_id}", headers, encode(new.payload)))
 
     async def _cancel(self, work: Work, at: float) -> None:
         command = TaskCancel(task_id=work.task_id, requested_by="operator", reason="a change of mind")
         await self._from_outside(at, Message("task.cancel", {}, msgspec.json.encode(command)))
+
+    async def _resume(self, work: Work, at: float) -> None:
+        command = TaskResume(task_id=work.task_id, requested_by="operator")
+        await self._from_outside(at, Message("task.resume", {}, msgspec.json.encode(command)))
 
     async def _from_outside(self, at: float, message: Message) -> None:
         """Somebody who is none of the processes stores a message, as soon as the broker takes it."""

@@ -4,13 +4,22 @@ from dataclasses import dataclass
 from random import Random
 from uuid import UUID
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from octollm.events.carrier import Effect, ErrorCode, Step
+from octollm.events.carrier import Effect, ErrorCode, Retry, RetryCause, Step
 from octollm.planner.outcome import Outcome
 from tests.chaos.simulation.executor import Behaviour
 from tests.orchestrator.history import plan_failed, planned, step
 
+CODES = (
+    ErrorCode.STEP_FAILED,
+    ErrorCode.OOM_KILLED,
+    ErrorCode.SANDBOX_UNAVAILABLE,
+    ErrorCode.SANDBOX_UNAVAILABLE,
+    ErrorCode.INTERNAL_ERROR,
+)
+RETRIES = (UNSET, UNSET, Retry(max_attempts=1), Retry(max_attempts=2, backoff_ms=20, on=[RetryCause.STEP_FAILED]))
 EFFECTS = (Effect.pure, Effect.pure, Effect.idempotent, Effect.side_effecting)
 
 
@@ -25,6 +34,8 @@ class Work:
     plan: Outcome | None
     behaviours: dict[str, Behaviour]
     cancelled: float | None
+    resumed: float | None
+    max_retries: int
 
     @property
     def must_complete(self) -> bool:
@@ -53,6 +64,8 @@ def _work(rng: Random) -> Work:
         plan=plan,
         behaviours={planned_step.id: _behaviour(rng) for planned_step in steps} if plan is not None else {},
         cancelled=rng.uniform(0, 3) if rng.random() < 0.2 else None,
+        resumed=rng.uniform(0, 3) if rng.random() < 0.3 else None,
+        max_retries=rng.choice((0, 1, 3)),
     )
 
 
@@ -71,18 +84,22 @@ def _steps(rng: Random) -> list[Step]:
                 name: "".join(rng.sample(names[:place], rng.randint(0, place))) for place, name in enumerate(names)
             }
     return [
-        replace(step(name, *needs[name], wall_ms=rng.choice((1000, 30_000))), effect=rng.choice(EFFECTS))
+        replace(
+            step(name, *needs[name], wall_ms=rng.choice((1000, 30_000))),
+            effect=rng.choice(EFFECTS),
+            retry=rng.choice(RETRIES),
+        )
         for name in names
     ]
 
 
 def _behaviour(rng: Random) -> Behaviour:
-    match rng.choices(("succeeds", "stalls", "fails", "silent"), (20, 3, 2, 2))[0]:
+    match rng.choices(("succeeds", "stalls", "fails", "silent"), (20, 3, 4, 2))[0]:
         case "stalls":  # beyond the limit of some steps: as a host that is suspended for a while
             return Behaviour(rng.uniform(1, 3))
         case "fails":
-            return Behaviour(rng.uniform(0, 0.2), rng.choice((ErrorCode.STEP_FAILED, ErrorCode.OOM_KILLED)))
+            return Behaviour(rng.uniform(0, 0.2), rng.choice(CODES), attempts=rng.choice((1, 1, 2, 100)))
         case "silent":
-            return Behaviour(is_silent=True)
+            return Behaviour(is_silent=True, attempts=rng.choice((1, 100)))
         case _:
             return Behaviour(rng.choice((0.001, 0.02, 0.7)) * rng.random())
