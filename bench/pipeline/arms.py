@@ -37,9 +37,9 @@ class ArmSettings(Section):
 
 
 class Arm(Protocol):
-    """Answers one delivery."""
+    """Handles deliveries."""
 
-    async def answer(self, delivery: Delivery) -> None: ...
+    async def handle(self, delivery: Delivery) -> None: ...
 
 
 class Echo:
@@ -48,7 +48,10 @@ class Echo:
     def __init__(self, client: bus.Client) -> None:
         self._log = Log(client, NAME)
 
-    async def answer(self, delivery: Delivery) -> None:
+    async def handle(self, delivery: Delivery) -> None:
+        await delivery.settle(self._answer)
+
+    async def _answer(self, delivery: Delivery) -> None:
         dispatch = delivery.event
         dispatched = dispatch.payload
         assert isinstance(dispatched, StepDispatched)
@@ -64,7 +67,6 @@ class Echo:
         key = f"{dispatched.plan_version}/{dispatched.step.id}/{dispatched.attempt}"
         new = NewEvent(payload=executed, causation_id=dispatch.id, key=key, traceparent=dispatch.traceparent)
         await self._log.append(dispatch.task_id, new, dispatch.position)
-        await delivery.ack()
 
 
 class Pong:
@@ -73,7 +75,7 @@ class Pong:
     def __init__(self, client: bus.Client) -> None:
         self._client = client
 
-    async def answer(self, delivery: Delivery) -> None:
+    async def handle(self, delivery: Delivery) -> None:
         task_id = delivery.subject.rpartition(".")[2]
         headers = guards(task_id, delivery.seq)
         await self._client.publish(f"step.executed.{task_id}", delivery.data, headers=headers)
@@ -87,7 +89,7 @@ async def _take(client: bus.Client, arm: Arm, stopping: asyncio.Event, spans: li
     async def take() -> None:
         async for delivery in consumer:
             spans.append(f"{delivery.seq} {time.time_ns()}\n")
-            task = asyncio.create_task(arm.answer(delivery))
+            task = asyncio.create_task(arm.handle(delivery))
             answering.add(task)
             task.add_done_callback(answering.discard)
 
