@@ -1,9 +1,8 @@
 """What a task costs in the pipeline, beside the broker's own floor and two peers: `make bench-pipeline`.
 
 `python -m bench.pipeline [--quick] [--rounds N] [--only NAME …] [--out FOLDER]`. Systems are measured in turn, round
-after round, each on a data directory of its own, without fsync in every second round only; a figure is the median of its
-rounds. Raw data go to
-`target/bench/pipeline.json`, a chart to `pipeline.svg` beside it.
+after round (without fsync in every second one), each on a data directory of its own; a figure is the median of its
+rounds. Raw data go to `target/bench/pipeline.json`, a chart to `pipeline.svg` beside it.
 """
 
 import argparse
