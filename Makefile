@@ -48,7 +48,12 @@ test-rust: .venv/installed
 nats-cli:
 	@tests/nats-cli || echo "the tests with the nats CLI are skipped" >&2
 
-test-python: .venv/installed target/debug/octollm-executor nats-cli
+# The log as Rust writes it, for tests of both languages.
+target/debug/examples/log: Cargo.lock Cargo.toml $(RUST_SOURCES)
+	cargo build --locked -p octollm-events --all-features --example log
+	@touch $@
+
+test-python: .venv/installed target/debug/octollm-executor target/debug/examples/log nats-cli
 	OCTO_BIN_DIR=target/debug $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: .venv/installed ## Check formats, types, lints, and that generated code follows the schemas

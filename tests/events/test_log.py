@@ -126,6 +126,42 @@ async def test_no_answer_at_all_is_said_within_the_deadline(lossy: tuple[LossyPr
     await client.close()
 
 
+async def test_a_read_is_repeated_when_its_answer_is_lost(
+    lossy: tuple[LossyProxy, str], nats: bus.Client, task_id: str
+) -> None:
+    proxy, url = lossy
+    client = await bus.connect(NatsSettings(url=url), "test")
+    first = await Log(nats, "test").append(task_id, received(task_id), Position.START)
+    proxy.lose = lambda data: proxy.dropped < 2 and b"Nats-Subject: task.received" in data
+    # The first answer says where the task begins, the second what it holds.
+    [event] = await Log(client, "test").read(task_id)
+    assert event.position == first.position
+    assert proxy.dropped == 2
+    await client.close()
+
+
+async def test_after_a_conflict_a_read_waits_for_the_replica(
+    nats: bus.Client, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(nats, "test")
+    first = await log.append(task_id, received(task_id), Position.START)
+    second = await log.append(task_id, fact(task_id, "a"), first.position)
+    answers: list[list[Event]] = [[], [], [second]]
+
+    async def lagging(_: str, after: Position) -> list[Event]:
+        assert after == first.position
+        return answers.pop(0)
+
+    monkeypatch.setattr(log, "read", lagging)
+    assert await log.read_on(task_id, first.position) == [second]
+
+
+async def test_where_the_id_alone_was_refused_there_is_nothing_to_read_on(nats: bus.Client, task_id: str) -> None:
+    log = Log(nats, "test")
+    first = await log.append(task_id, received(task_id), Position.START)
+    assert await log.read_on(task_id, first.position) == []
+
+
 async def test_sixteen_writers_lose_and_double_nothing(nats: bus.Client, task_id: str) -> None:
     log = Log(nats, "test")
     await log.append(task_id, received(task_id), Position.START)

@@ -94,18 +94,13 @@ class _Rust:
 
 
 async def _program() -> str:
-    """The Rust program, built once."""
-    if not _built:
+    """The Rust program: from where the built services are (OCTO_BIN_DIR), else built now."""
+    target = Path(os.environ.get("OCTO_BIN_DIR") or "target/debug")
+    if not os.environ.get("OCTO_BIN_DIR"):
         command = ["build", "--quiet", "-p", "octollm-events", "--all-features", "--example", "log"]
-        cargo = await asyncio.create_subprocess_exec("cargo", *command, "--message-format=json", cwd=ROOT, stdout=PIPE)
-        messages, _ = await cargo.communicate()
-        assert cargo.returncode == 0, "cargo build failed"
-        artifacts = map(json.loads, messages.splitlines())
-        _built.extend(path for artifact in artifacts if (path := artifact.get("executable")))
-    return _built[-1]
-
-
-_built: list[str] = []
+        cargo = await asyncio.create_subprocess_exec("cargo", *command, cwd=ROOT)
+        assert await cargo.wait() == 0, "cargo build failed"
+    return str(ROOT / target / "examples" / "log")
 
 
 @contextlib.asynccontextmanager

@@ -13,9 +13,10 @@ Errors, all of them LogError:
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -24,6 +25,8 @@ from octollm.events import direct, schema
 from octollm.events.bus import denials
 from octollm.events.direct import DirectGetDenied, DirectGetFailed, Stored
 from octollm.events.envelope import Event, NewEvent, Position, envelope
+
+T = TypeVar("T")
 
 STREAM = "EVENTS"
 MAX_MESSAGE_BYTES = 262_144
@@ -39,6 +42,9 @@ _UNSETTLED = (10158, 10008)
 """A replicated stream is just storing this very id, or a cluster is without a leader."""
 
 _READ_BATCH = 256
+_ATTEMPT_S = 2.0
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
 
 TIME_UNKNOWN = datetime.fromtimestamp(0, UTC)
 """`stored_at` of an event as `append` returns it: the broker's ack carries no time."""
@@ -125,11 +131,11 @@ class Log:
         """The broker's ack; repeats what is not settled, raises Forbidden or LogUnavailable."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._deadline_s
-        pause = 0.02
+        pause = _FIRST_PAUSE_S
         with denials(self._client, subject) as denied:
             while (left := deadline - loop.time()) > 0:
                 request: asyncio.Future[Any] = asyncio.ensure_future(
-                    self._client.request(subject, body, timeout=min(2.0, left), headers=dict(headers))
+                    self._client.request(subject, body, timeout=min(_ATTEMPT_S, left), headers=dict(headers))
                 )
                 both: set[asyncio.Future[Any]] = {request, denied}
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +149,7 @@ class Log:
                     if _is_settled(ack.get("error")):
                         return ack
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 0.5)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
         raise LogUnavailable(f"task {task_id}: no answer to {subject} within {self._deadline_s:g} s")
 
     async def read(self, task_id: str, after: Position | None = None) -> list[Event]:
@@ -152,13 +158,11 @@ class Log:
         Raises ChainBroken when they don't follow one another, LogUnavailable, Undecodable.
         """
         previous = after or Position.START
-        first = previous.seq + 1 if after else await self._first_seq(task_id)
+        first = previous.seq + 1 if previous.seq else await self._first_seq(task_id)
         events: list[Event] = []
         while first:
-            with self._told():
-                messages, more = await direct.batch(
-                    self._client, STREAM, f"*.*.{task_id}", first, _READ_BATCH, self._deadline_s
-                )
+            batch = partial(direct.batch, self._client, STREAM, f"*.*.{task_id}", first, _READ_BATCH)
+            messages, more = await self._answered(batch)
             for message in messages:
                 event = _event(message)
                 if event.version != previous.version + 1 or event.prev_hash != previous.hash:
@@ -171,10 +175,23 @@ class Log:
             first = previous.seq + 1 if more and messages else 0
         return events
 
+    async def read_on(self, task_id: str, after: Position) -> list[Event]:
+        """What came after the position at which an append conflicted; raises as `read` does.
+
+        Any replica answers a read, and may lag behind the one that refused the append: it is asked again for two
+        seconds. Empty, after that, where it was the id alone that was refused.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ATTEMPT_S
+        pause = _FIRST_PAUSE_S
+        while not (events := await self.read(task_id, after)) and loop.time() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+        return events
+
     async def last_seq(self) -> int:
         """The sequence of the newest event in the log, 0 for none."""
-        with self._told():
-            message = await direct.newest(self._client, STREAM, self._deadline_s)
+        message = await self._answered(partial(direct.newest, self._client, STREAM))
         return message.seq if message else 0
 
     async def follow(
@@ -193,11 +210,27 @@ class Log:
     async def _first_seq(self, task_id: str) -> int:
         """Where a task begins: task.received, or task.rejected for one that never began; 0 for neither."""
         for kind in ("task.received", "task.rejected"):
-            with self._told():
-                message = await direct.last(self._client, STREAM, f"{kind}.{task_id}", self._deadline_s)
+            message = await self._answered(partial(direct.last, self._client, STREAM, f"{kind}.{task_id}"))
             if message:
                 return message.seq
         return 0
+
+    async def _answered(self, ask: Callable[[float], Awaitable[T]]) -> T:
+        """What a direct get tells; it is repeated while it is not answered. Raises Forbidden or LogUnavailable."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._deadline_s
+        pause = _FIRST_PAUSE_S
+        with self._told():
+            while True:
+                try:
+                    return await ask(min(_ATTEMPT_S, deadline - loop.time()))
+                except DirectGetDenied:
+                    raise
+                except DirectGetFailed:
+                    if loop.time() + pause >= deadline:
+                        raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:

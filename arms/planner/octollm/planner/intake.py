@@ -152,7 +152,7 @@ class Intake:
                 outcome = _unstorable(outcome.provider, error)
             except Conflict:
                 metrics.CONFLICTS.inc()
-                since = await self._log.read(asking.task_id, after=position)
+                since = await self._log.read_on(asking.task_id, position)
                 if _holds(since, asking, outcome):
                     return outcome
                 if not since or _settled(since):
