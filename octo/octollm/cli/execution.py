@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from octollm.cli.api import Api
-from octollm.cli.failure import Failure
+from octollm.cli.failure import Failure, facts
 from octollm.cli.terminal import Terminal, printable
 from octollm.events.capability import EXECUTE, Grant, KeyUnusable, SigningKey
-from octollm.events.carrier import Effect, Limits, OutputStream, Purpose, Step, StepExecuted, StepFailed
+from octollm.events.carrier import Effect, ErrorCode, Limits, OutputStream, Purpose, Step, StepExecuted, StepFailed
 
 PATH = "/api/v1/execute"
 LASTS = timedelta(seconds=60)
@@ -81,7 +81,10 @@ def execute(terminal: Terminal, url: str, keys: Path, request: dict[str, Any]) -
         _tell(terminal, result)
     if isinstance(result, StepExecuted):
         return 0
-    failure = Failure.of_code(result.code.value, result.message, task_id=request["task_id"])
+    hint, exit_code = facts(result.code.value)
+    if result.code is ErrorCode.STEP_FAILED:
+        hint = "Read what it printed: it stands above, and nowhere else."  # the list's hint names a task on record
+    failure = Failure(result.message, hint, exit_code, code=result.code.value)
     if not terminal.as_json:
         terminal.failure(failure)
     return failure.exit_code
