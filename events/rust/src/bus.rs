@@ -43,12 +43,19 @@ pub enum ConnectError {
 #[error("NATS is {0}")]
 pub struct Disconnected(String);
 
+/// What has become of the connection so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Connections {
+    /// How often it was made: what the broker held for an earlier one (pull requests) is gone.
+    pub(crate) made: u64,
+    pub(crate) up: bool,
+}
+
 /// A connection that never gives up; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {
     client: Client,
-    /// Counts connections: what the broker held for an earlier one (pull requests) is gone.
-    connections: watch::Receiver<u64>,
+    connections: watch::Receiver<Connections>,
     /// What the broker said of refused publishes: the publish itself would only time out.
     refusals: broadcast::Sender<String>,
 }
@@ -57,7 +64,7 @@ impl Bus {
     /// Connects as `service`, whose inboxes are `_INBOX_<service>.>`. Returns before the broker is
     /// reached; what is sent meanwhile waits.
     pub async fn connect(settings: &NatsSettings, service: &str) -> Result<Self, ConnectError> {
-        let (connected, connections) = watch::channel(0_u64);
+        let (connected, connections) = watch::channel(Connections::default());
         let (refusals, _) = broadcast::channel(64);
         let refused = refusals.clone();
         let mut options = ConnectOptions::new();
@@ -79,8 +86,15 @@ impl Bus {
             .event_callback(move |event| {
                 match &event {
                     ConnectionEvent::Connected => {
-                        connected.send_modify(|count| *count += 1);
+                        connected.send_modify(|so_far| {
+                            so_far.made += 1;
+                            so_far.up = true;
+                        });
                         tracing::info!("connected to NATS");
+                    }
+                    ConnectionEvent::Disconnected => {
+                        connected.send_modify(|so_far| so_far.up = false);
+                        tracing::warn!("disconnected from NATS; reconnecting");
                     }
                     ConnectionEvent::ServerError(ServerError::Other(text)) => {
                         tracing::warn!(error = %text, "NATS reported an error");
@@ -134,8 +148,8 @@ impl Bus {
         }
     }
 
-    /// Changes with every (re)connection.
-    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+    /// Changes with every connection and every loss of one.
+    pub(crate) fn connections(&self) -> watch::Receiver<Connections> {
         self.connections.clone()
     }
 

@@ -1,6 +1,6 @@
 //! Continuous pull: one subscription, requests renewed before they run dry, heartbeats watched.
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Connections};
 use async_nats::jetstream;
 use async_nats::{Request, StatusCode, Subject, Subscriber};
 use futures::StreamExt;
@@ -54,7 +54,9 @@ struct Session {
     /// Of the last message; an ordered reader must see every number.
     consumer_seq: u64,
     heard: Instant,
-    connections: watch::Receiver<u64>,
+    connections: watch::Receiver<Connections>,
+    /// As of when it began, or was first connected.
+    opened: Connections,
 }
 
 /// Why a session ended.
@@ -62,7 +64,7 @@ struct Session {
 enum Lost {
     #[error("the broker is silent")]
     Silent,
-    #[error("the connection was made anew")]
+    #[error("the connection was lost")]
     Reconnected,
     #[error("the connection was closed")]
     Closed,
@@ -112,7 +114,12 @@ impl Pull {
             match self.attempt().await {
                 Ok(pulled) => return pulled,
                 Err(lost) => {
-                    self.session = None;
+                    // Behind an account the broker goes on serving requests made over a connection that is lost, as
+                    // long as somebody listens where they were to be answered, and yet no answer comes through: a
+                    // message that is sent there waits for its ack_wait. So that inbox is left before another is used.
+                    if let Some(mut session) = self.session.take() {
+                        let _ = session.replies.unsubscribe().await;
+                    }
                     tracing::warn!(stream = self.stream, reason = %lost, "pull interrupted; trying again");
                     if !matches!(lost, Lost::Reconnected | Lost::Missed) {
                         tokio::time::sleep(RETRY).await;
@@ -163,13 +170,15 @@ impl Pull {
                 biased;
                 reply = session.replies.next() => reply.ok_or(Lost::Closed)?,
                 _ = session.connections.changed() => {
-                    if matches!(self.reader, Reader::Ordered { .. }) {
-                        return Err(Lost::Reconnected);
+                    let now = *session.connections.borrow_and_update();
+                    let is_first = now.up && now.made == session.opened.made + 1 && !session.opened.up;
+                    if is_first && matches!(self.reader, Reader::Durable(_)) {
+                        // What was asked for before may have been sent or not; the broker knows of this inbox alone.
+                        session.opened = now;
+                        session.asked = 0;
+                        continue;
                     }
-                    // The inbox stays: the first connection counts here too, and the broker may still serve a request
-                    // made before. A message sent to an inbox that was left would wait for its ack_wait.
-                    session.asked = 0;
-                    continue;
+                    return Err(Lost::Reconnected);
                 }
                 () = tokio::time::sleep_until(session.heard + SILENCE) => return Err(Lost::Silent),
             };
@@ -231,7 +240,7 @@ impl Pull {
 
     async fn open(&self) -> Result<Session, Lost> {
         let mut connections = self.bus.connections();
-        connections.mark_unchanged();
+        let opened = *connections.borrow_and_update();
         let consumer = match &self.reader {
             Reader::Durable(name) => name.clone(),
             Reader::Ordered { filter, next_seq } => self.create(filter, *next_seq).await?,
@@ -251,6 +260,7 @@ impl Pull {
             consumer_seq: 0,
             heard: Instant::now(),
             connections,
+            opened,
         })
     }
 

@@ -1,4 +1,4 @@
-"""Many runs, one seed after the other. Tests of a file run in one worker (`--dist loadfile`), so the sweep has several."""
+"""Many runs, one after the other. One worker runs all tests of a file (`--dist loadfile`), so the sweep has several."""
 
 import pytest
 

@@ -1,5 +1,6 @@
 //! The crate against a real nats-server.
 
+mod accounts;
 mod append;
 mod connection;
 mod consume;

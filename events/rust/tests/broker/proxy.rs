@@ -1,14 +1,16 @@
-//! A TCP proxy before the broker that can lose an ack.
+//! A TCP proxy before the broker that can lose an ack, or every connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub struct Proxy {
     port: u16,
     to_lose: Arc<AtomicUsize>,
+    cuts: watch::Sender<()>,
     _accepting: JoinSet<()>,
 }
 
@@ -20,17 +22,28 @@ impl Proxy {
         let to_lose = Arc::new(AtomicUsize::new(0));
         let mut accepting = JoinSet::new();
         let shared = to_lose.clone();
+        let (cuts, cut) = watch::channel(());
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                let broker = TcpStream::connect(("127.0.0.1", upstream)).await.unwrap();
-                connections.spawn(pass(client, broker, shared.clone()));
+                let Ok(broker) = TcpStream::connect(("127.0.0.1", upstream)).await else {
+                    continue; // the broker is away
+                };
+                let (pass, mut cut) = (pass(client, broker, shared.clone()), cut.clone());
+                cut.mark_unchanged();
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = pass => {}
+                        _ = cut.changed() => {}
+                    }
+                });
             }
         });
         Self {
             port,
             to_lose,
+            cuts,
             _accepting: accepting,
         }
     }
@@ -42,6 +55,11 @@ impl Proxy {
     /// The next `count` acks of publishes are swallowed, each with its connection.
     pub fn lose_acks(&self, count: usize) {
         self.to_lose.store(count, Ordering::SeqCst);
+    }
+
+    /// Ends every connection; new ones are taken.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
     }
 
     /// Acks still to be lost.
