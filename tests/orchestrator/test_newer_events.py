@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from prometheus_client import REGISTRY
 
 from octollm.events import bus
 from octollm.events.carrier import ErrorCode, TaskFailed
@@ -15,6 +16,10 @@ from tests.orchestrator.history import planned, step
 
 ONE = planned(step("echo"))
 LINE = planned(step("a"), step("b", "a"), step("c", "b"))
+
+
+def _unreadable(kind: str) -> float:
+    return REGISTRY.get_sample_value("octollm_orchestrator_unreadable_events_total", {"kind": kind}) or 0.0
 
 
 async def silent(_: str) -> Payload | None:
@@ -53,7 +58,9 @@ async def test_a_beginning_that_can_not_be_read_begins_nothing(nats_url: str, na
     log = Log(nats, "test")
     odd, other = str(uuid.uuid4()), str(uuid.uuid4())
     async with orchestrator(nats_url), Arms(nats) as arms:
+        before = _unreadable("task.received")
         await store(nats, odd, "task.received", Position.START, newer)
         await arms.submit(other, Script(LINE))
         assert len(await until_ended(log, other)) == 9
+        await until(lambda: _unreadable("task.received") > before, "it is counted")
     assert [event.kind for event in await log.read(odd)] == ["task.received"]
