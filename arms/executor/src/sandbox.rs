@@ -197,10 +197,11 @@ impl Layer {
 /// The sandbox could not do its work; the step is not to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// A layer can't be had on this host. The code is `SANDBOX_UNAVAILABLE`.
+    /// A layer can't be had on this host, and nothing has run. The code is `SANDBOX_UNAVAILABLE`.
     #[error("the sandbox can't be set up: {0}; `octo doctor` says what this host lacks")]
     Unavailable(String),
-    /// The launcher ended without a report, or did not confirm that everything is gone. The code is `INTERNAL_ERROR`.
+    /// The launcher ended without a report, was not ready in time, or did not confirm that everything is gone; something
+    /// may have run. The code is `INTERNAL_ERROR`.
     #[error("the sandbox was lost: {0}; run the step again")]
     Lost(String),
 }

@@ -248,7 +248,8 @@ impl Session {
                 "the launcher said {other:?} before it was ready"
             ))),
             Ok(Err(lost)) => Err(lost),
-            Err(_) => Err(SandboxError::Unavailable(format!(
+            // Not unavailable: it may be ready, and its program started, before the kill arrives.
+            Err(_) => Err(SandboxError::Lost(format!(
                 "the set-up took longer than {SETUP_TIME:?}"
             ))),
         }
