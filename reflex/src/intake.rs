@@ -1,7 +1,8 @@
 //! The way in from the bus: raw `task.submit` messages, which wait in `COMMANDS` until they are taken.
 //!
 //! Every message is answered for exactly once it has led to something that stays: an event, or a count where no event
-//! may be written. While a dependency is down nothing is fetched and nothing is given up.
+//! may be written. While a dependency is down nothing is fetched and nothing is given up. What fails time and again
+//! without a cause outside is put on record as rejected, so that whoever submitted it learns of it, and given up.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,9 +10,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use octollm_events::carrier::{ErrorCode, SourceChannel};
-use octollm_events::{Bus, Consumer, Delivery, failpoint};
+use octollm_events::consumer::{ATTEMPTS, Settled};
+use octollm_events::gate::{Gate, Unavailable};
+use octollm_events::{Bus, Consumer, Delivery, Unhandled, failpoint};
 use serde_json::Value;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -26,18 +29,10 @@ const STREAM: &str = "COMMANDS";
 const CONSUMER: &str = "reflex";
 const PRINCIPAL: &str = "bus";
 
-/// Between attempts while a dependency is down; far less than the consumer's ack_wait, so progress keeps the message.
-const PAUSE: Duration = Duration::from_secs(1);
 const API_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After so many deliveries a message that fails without a cause outside is given up.
-const MAX_DELIVERIES: u64 = 5;
 
 /// How long handlers may take to end once the service stops.
 const DRAIN: Duration = Duration::from_secs(8);
-
-/// Why the intake does not fetch; None while it does.
-pub type Pause = Option<String>;
 
 /// The consumer's loop and its handlers.
 pub struct Intake {
@@ -48,15 +43,6 @@ pub struct Intake {
     max_body_bytes: usize,
     /// Creation time of `COMMANDS`, part of the ids of submissions that bring none.
     created: OnceCell<String>,
-    pause: watch::Sender<Pause>,
-}
-
-/// What becomes of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Ack,
-    Nak(Duration),
-    Term,
 }
 
 /// A message that can't become a task.
@@ -77,7 +63,6 @@ impl Intake {
         in_flight: usize,
         max_body_bytes: usize,
     ) -> Self {
-        let (pause, _) = watch::channel(None);
         Self {
             bus,
             reception,
@@ -85,13 +70,12 @@ impl Intake {
             in_flight: in_flight.max(1),
             max_body_bytes,
             created: OnceCell::new(),
-            pause,
         }
     }
 
-    /// Whether the intake fetches; for `/ready`.
-    pub fn pause(&self) -> watch::Receiver<Pause> {
-        self.pause.subscribe()
+    /// The consumer that [`Intake::run`] takes from, until `stop`.
+    pub fn consumer(&self, stop: CancellationToken) -> Consumer {
+        Consumer::new(self.bus.clone(), STREAM, CONSUMER, stop).with_batch(self.in_flight)
     }
 
     /// Whether the consumer is there; for `/ready`.
@@ -100,28 +84,21 @@ impl Intake {
         api(&bus, subject).await.map(|_| ())
     }
 
-    /// Takes messages until `stop`, then gives back what it has not begun and waits for what it has.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut consumer = Consumer::new(self.bus.clone(), STREAM, CONSUMER, stop.clone())
-            .with_batch(self.in_flight);
+    /// Takes messages until the consumer is stopped, and waits for what it has begun.
+    pub async fn run(self: Arc<Self>, mut consumer: Consumer) {
         let permits = Arc::new(Semaphore::new(self.in_flight));
-        let mut pause = self.pause.subscribe();
+        let gate = consumer.gate();
         let mut handlers = JoinSet::new();
         loop {
             let permit = Arc::clone(&permits)
                 .acquire_owned()
                 .await
                 .expect("nobody closes the semaphore");
-            tokio::select! {
-                () = stop.cancelled() => {}
-                // The sender is ours, so the channel is open.
-                _ = pause.wait_for(Option::is_none) => {}
-            }
             let Some(delivery) = consumer.next().await else {
                 break;
             };
             while handlers.try_join_next().is_some() {}
-            handlers.spawn(Arc::clone(&self).handle(delivery, stop.clone(), permit));
+            handlers.spawn(Arc::clone(&self).handle(delivery, gate.clone(), permit));
         }
         let drained = timeout(DRAIN, async {
             while handlers.join_next().await.is_some() {}
@@ -137,7 +114,7 @@ impl Intake {
     async fn handle(
         self: Arc<Self>,
         delivery: Delivery,
-        stop: CancellationToken,
+        gate: Gate,
         _permit: OwnedSemaphorePermit,
     ) {
         failpoint::reach("reflex.taken");
@@ -145,57 +122,65 @@ impl Intake {
         if delivery.delivered() > 1 {
             self.metrics.redeliveries.inc();
         }
-        let answer = AssertUnwindSafe(self.answer(&delivery, &stop)).catch_unwind();
-        let answer = answer.await.unwrap_or_else(|_| {
-            self.count("error");
-            failed(&delivery, "a defect of this service")
-        });
-        let (name, answered) = match answer {
-            Answer::Ack => ("ack", delivery.ack().await),
-            Answer::Nak(delay) => ("nak", delivery.nak(delay).await),
-            Answer::Term => ("term", delivery.term().await),
-        };
+        let settled = delivery.settle(self.work(&delivery)).await;
         failpoint::reach("reflex.answered");
-        self.metrics.deliveries.with_label_values(&[name]).inc();
-        if let Err(error) = answered {
-            // The message comes again, finds its event on record, and is acked then.
-            tracing::warn!(%error, "delivery not answered");
+        let deliveries = &self.metrics.deliveries;
+        deliveries.with_label_values(&[settled.as_str()]).inc();
+        if settled == Settled::Unavailable {
+            self.count("unavailable");
         }
+        self.metrics.paused.set(i64::from(gate.check().is_err()));
         self.metrics.in_flight.dec();
     }
 
-    /// Works on a message until it has led to something, however long a dependency is down.
-    async fn answer(&self, delivery: &Delivery, stop: &CancellationToken) -> Answer {
+    /// Has a message lead to something that stays.
+    async fn work(&self, delivery: &Delivery) -> Result<(), Unhandled> {
         let origin = Origin {
             channel: SourceChannel::Bus,
             principal: PRINCIPAL,
             traceparent: traceparent(delivery),
         };
-        loop {
-            let reason = match self.attempt(delivery, &origin).await {
-                Ok(Err(Refusal::Unavailable { reason, .. })) | Err(reason) => reason,
-                Ok(outcome) => {
-                    self.resume();
-                    return self.settle(delivery, outcome);
-                }
-            };
-            self.count("unavailable");
-            self.halt(reason);
-            tokio::select! {
-                () = stop.cancelled() => return Answer::Nak(Duration::ZERO),
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-            // Where this is lost, the message is delivered twice, which does no harm.
-            let _ = delivery.progress().await;
+        let attempted = AssertUnwindSafe(self.attempt(delivery, &origin)).catch_unwind();
+        let failed = match attempted.await {
+            Ok(outcome) => match self.settle(delivery, outcome?) {
+                Err(Unhandled::Failed(reason)) => reason,
+                settled => return settled,
+            },
+            Err(_) => "panic: a defect of this service".to_owned(),
+        };
+        self.count("error");
+        if delivery.failures() + 1 >= ATTEMPTS {
+            // Whatever fails here too changes nothing about the message: it is given up.
+            let refused = AssertUnwindSafe(self.refuse(delivery, &origin)).catch_unwind();
+            refused.await.unwrap_or(Ok(()))?;
+        }
+        Err(Unhandled::Failed(failed))
+    }
+
+    /// Puts on record that a submission could not be handled: it leaves COMMANDS for good, and nobody would learn of it.
+    async fn refuse(&self, delivery: &Delivery, origin: &Origin) -> Result<(), Unavailable> {
+        let derived = self.derived_id(delivery).await?;
+        let document = contract::parse(delivery.body()).ok();
+        let given = document.as_ref().and_then(contract::task_id);
+        let message = format!(
+            "could not be handled in {ATTEMPTS} attempts (octo dlq ls); submit it again under another task_id"
+        );
+        let (task_id, why) = (given.unwrap_or(derived), Violations::one("", message));
+        let code = ErrorCode::InternalError;
+        let rejected = self
+            .reception
+            .reject(task_id, code, &why, document.as_ref(), origin);
+        match rejected.await {
+            Err(Refusal::Unavailable { reason, .. }) => Err(log_down(reason)),
+            _ => Ok(()),
         }
     }
 
-    /// One attempt. The error is a dependency that does not answer before there is an id.
     async fn attempt(
         &self,
         delivery: &Delivery,
         origin: &Origin,
-    ) -> Result<Result<Receipt, Refusal>, String> {
+    ) -> Result<Result<Receipt, Refusal>, Unavailable> {
         let derived = self.derived_id(delivery).await?;
         Ok(match self.submit(delivery.body(), derived, origin).await {
             Ok(outcome) => outcome,
@@ -259,7 +244,11 @@ impl Intake {
     }
 
     /// Counts and logs what a message led to.
-    fn settle(&self, delivery: &Delivery, outcome: Result<Receipt, Refusal>) -> Answer {
+    fn settle(
+        &self,
+        delivery: &Delivery,
+        outcome: Result<Receipt, Refusal>,
+    ) -> Result<(), Unhandled> {
         let command = delivery.seq();
         match outcome {
             Ok(Receipt {
@@ -269,14 +258,15 @@ impl Intake {
             }) => {
                 self.count(if repeated { "repeated" } else { "received" });
                 tracing::info!(%task_id, seq, repeated, command, channel = "bus", "task received");
-                Answer::Ack
+                Ok(())
+            }
+            Err(Refusal::Unavailable { reason, .. }) => Err(log_down(reason).into()),
+            Err(Refusal::Internal { task_id, reason }) => {
+                Err(Unhandled::Failed(format!("task {task_id}: {reason}")))
             }
             Err(refusal) => {
                 let outcome = refusal.outcome();
                 self.count(outcome);
-                if let Refusal::Internal { reason, .. } = &refusal {
-                    return failed(delivery, reason);
-                }
                 let task_id = refusal.task_id().map(|id| id.to_string());
                 tracing::info!(
                     task_id,
@@ -285,14 +275,14 @@ impl Intake {
                     channel = "bus",
                     "submission refused"
                 );
-                Answer::Ack
+                Ok(())
             }
         }
     }
 
     /// The id of a submission that brings none: UUIDv5 of the stream's creation, the message's sequence and its time
     /// in nanoseconds (contract, ids). The same message has the same id however often it is delivered.
-    async fn derived_id(&self, delivery: &Delivery) -> Result<Uuid, String> {
+    async fn derived_id(&self, delivery: &Delivery) -> Result<Uuid, Unavailable> {
         let created = self
             .created
             .get_or_try_init(|| self.stream_created())
@@ -304,12 +294,18 @@ impl Intake {
         ))
     }
 
-    async fn stream_created(&self) -> Result<String, String> {
-        let info = api(&self.bus, format!("$JS.API.STREAM.INFO.{STREAM}")).await?;
+    async fn stream_created(&self) -> Result<String, Unavailable> {
+        let down = |reason| Unavailable {
+            dependency: "nats",
+            reason,
+        };
+        let info = api(&self.bus, format!("$JS.API.STREAM.INFO.{STREAM}"))
+            .await
+            .map_err(down)?;
         info["created"]
             .as_str()
             .map(str::to_owned)
-            .ok_or_else(|| format!("{STREAM} has no creation time"))
+            .ok_or_else(|| down(format!("{STREAM} has no creation time")))
     }
 
     fn count(&self, outcome: &str) {
@@ -318,37 +314,14 @@ impl Intake {
             .with_label_values(&["bus", outcome])
             .inc();
     }
-
-    fn halt(&self, reason: String) {
-        self.metrics.paused.set(1);
-        let began = self.pause.send_replace(Some(reason.clone())).is_none();
-        if began {
-            tracing::warn!(reason, "a dependency is down; the intake waits");
-        }
-    }
-
-    fn resume(&self) {
-        self.metrics.paused.set(0);
-        let ended = self.pause.send_if_modified(|pause| pause.take().is_some());
-        if ended {
-            tracing::info!("the dependency is back; the intake goes on");
-        }
-    }
 }
 
-/// What becomes of a message that failed without a cause outside: some more attempts, then the operator's attention.
-fn failed(delivery: &Delivery, reason: &str) -> Answer {
-    let (command, delivered) = (delivery.seq(), delivery.delivered());
-    tracing::error!(
-        command,
-        delivered,
+/// What a submission is written to does not answer: the log, or the store of its files.
+fn log_down(reason: String) -> Unavailable {
+    Unavailable {
+        dependency: "log",
         reason,
-        "a submission from the bus failed"
-    );
-    if delivered >= MAX_DELIVERIES {
-        return Answer::Term;
     }
-    Answer::Nak(PAUSE * 2_u32.pow(u32::try_from(delivered).unwrap_or_default()))
 }
 
 fn derived_id(created: &str, seq: u64, nanoseconds: i128) -> Uuid {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use actix_web::middleware::from_fn;
 use actix_web::web::{Data, PayloadConfig, ServiceConfig, post, to};
 use actix_web::{App, HttpServer};
+use octollm_events::gate::Gate;
 use octollm_events::service::{Probes, start_logging, stop_signal};
 use octollm_events::{Bus, Log, config};
 use prometheus::Registry;
@@ -74,7 +75,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         settings.in_flight,
         settings.max_body_bytes,
     ));
-    let probes = probes(&bus, &intake, registry);
+    let consumer = intake.consumer(stop.clone());
+    let probes = probes(&bus, consumer.gate(), registry);
 
     let reception = Data::from(reception);
     let commands = Data::new(Commands::new(bus));
@@ -98,7 +100,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     }
     let server = server.run();
     let handle = server.handle();
-    let taking = tokio::spawn(intake.run(stop.clone()));
+    let taking = tokio::spawn(intake.run(consumer));
     let stopping = stop.clone();
     tokio::spawn(async move {
         stopping.cancelled().await;
@@ -112,8 +114,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     Ok(served?)
 }
 
-fn probes(bus: &Bus, intake: &Intake, registry: Registry) -> Probes {
-    let (connection, consumer, pause) = (bus.clone(), bus.clone(), intake.pause());
+fn probes(bus: &Bus, gate: Gate, registry: Registry) -> Probes {
+    let (connection, consumer) = (bus.clone(), bus.clone());
     Probes::new(SERVICE, registry)
         .check("nats", move || {
             let bus = connection.clone();
@@ -121,14 +123,15 @@ fn probes(bus: &Bus, intake: &Intake, registry: Registry) -> Probes {
         })
         .check("consumer", move || Intake::check_consumer(consumer.clone()))
         .check("intake", move || {
-            let state = pause.borrow().clone();
-            async move { state.map_or(Ok(()), Err) }
+            let gate = gate.clone();
+            async move { gate.check() }
         })
 }
 
 fn routes(app: &mut ServiceConfig) {
     app.route("/api/v1/tasks", post().to(tasks::submit))
         .route("/api/v1/tasks/{id}/cancel", post().to(tasks::cancel))
+        .route("/api/v1/tasks/{id}/resume", post().to(tasks::resume))
         .route("/api/v1/reflex/process", post().to(process::process))
         .route("/process", post().to(process::process));
 }

@@ -31,7 +31,7 @@ pub struct Metrics {
     pub artifacts: IntCounterVec,
     /// Commands passed on by command and outcome.
     pub commands: IntCounterVec,
-    /// Deliveries from `COMMANDS` by answer: ack, nak, term.
+    /// Deliveries from `COMMANDS` by what became of them.
     pub deliveries: IntCounterVec,
     /// Deliveries that were not the first of their message.
     pub redeliveries: IntCounter,

@@ -115,19 +115,24 @@ async fn run() -> Result<(), Box<dyn Error>> {
         abandon: abandon.clone(),
     });
     let worker = Arc::new(Worker::new(bus.clone(), engine));
-    let http = probes(&settings, Probes::new(NAME, registry), bus.clone(), watch)?;
+    // One message in advance at most: what waits here would outlast its ack_wait behind long steps.
+    let consumer = Consumer::new(bus.clone(), log::STREAM, NAME, stop.clone()).with_batch(1);
+    let gate = consumer.gate();
+    let intake = Probes::new(NAME, registry).check("intake", move || {
+        let gate = gate.clone();
+        async move { gate.check() }
+    });
+    let http = probes(&settings, intake, bus.clone(), watch)?;
     let http_handle = http.handle();
     let http = tokio::spawn(http);
 
     let observer = Arc::clone(&worker);
     // Until the last step has ended: a cancel may come while the others are drained.
     let cancels = tokio::spawn(listen(
-        bus.clone(),
+        bus,
         move |event| observer.observe(event),
         abandon.clone(),
     ));
-    // One message in advance at most: what waits here would outlast its ack_wait behind long steps.
-    let consumer = Consumer::new(bus, log::STREAM, NAME, stop.clone()).with_batch(1);
     let working = TaskTracker::new();
     tracing::info!(concurrency, "taking steps");
     serve(worker, consumer, &working, stop).await;

@@ -16,6 +16,7 @@ pub mod consumer;
 pub mod envelope;
 pub mod errors;
 pub mod failpoint;
+pub mod gate;
 pub mod log;
 pub mod publish;
 mod pull;
@@ -26,7 +27,7 @@ pub mod streams;
 pub mod testing;
 
 pub use bus::Bus;
-pub use consumer::{Consumer, Delivery};
+pub use consumer::{Consumer, Delivery, Unhandled};
 pub use envelope::{Event, NewEvent, Position};
 pub use log::{AppendError, Log};
 pub use schema::{Payload, SchemaViolation};

@@ -104,8 +104,9 @@ impl Pull {
         }
     }
 
+    /// For how many messages the broker may be asked at the moment; what it was asked for before still comes.
     pub(crate) fn set_batch(&mut self, batch: usize) {
-        self.batch = batch.max(1);
+        self.batch = batch;
     }
 
     /// The next message; waits for it as long as it takes. Cancel safe: all progress is in `self`.
@@ -158,7 +159,7 @@ impl Pull {
         }
         let session = self.session.as_mut().expect("it was opened just now");
         loop {
-            if session.asked <= self.batch / 2 {
+            if session.asked <= self.batch / 2 && session.asked < self.batch {
                 let count = self.batch - session.asked;
                 request(&self.bus, self.stream, session, count).await?;
                 session.asked = self.batch;
@@ -180,7 +181,7 @@ impl Pull {
                     }
                     return Err(Lost::Reconnected);
                 }
-                () = tokio::time::sleep_until(session.heard + SILENCE) => return Err(Lost::Silent),
+                () = tokio::time::sleep_until(session.heard + SILENCE), if session.asked > 0 => return Err(Lost::Silent),
             };
             session.heard = Instant::now();
             match reply.status {

@@ -37,6 +37,15 @@ pub fn setting(stream: &str, name: &str) -> Option<u64> {
         .find_map(|it| it.get(name)?.as_u64())
 }
 
+/// The `ack_wait` of a durable.
+pub(crate) fn ack_wait(stream: &str, durable: &str) -> Duration {
+    let configs = CONTRACT.consumers.iter();
+    let nanoseconds = configs
+        .filter(|it| it["stream"] == stream && it["durable_name"] == durable)
+        .find_map(|it| it["ack_wait"].as_u64());
+    Duration::from_nanos(nanoseconds.expect("streams.json has the durable"))
+}
+
 /// The broker did not make something.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} was not made: {reason}")]

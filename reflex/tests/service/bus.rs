@@ -313,3 +313,70 @@ async fn a_store_that_is_missing_stops_the_intake_and_costs_no_submission() {
     stand.until_ready(200).await;
     stand.until_taken().await;
 }
+
+/// What the broker says was given up.
+async fn given_up(stand: &Stand) -> Vec<Value> {
+    let stream = stand.bus.jetstream().get_stream("ADVISORY").await;
+    let stream = stream.expect("the stream is there");
+    let last = stream
+        .get_info()
+        .await
+        .expect("it answers")
+        .state
+        .last_sequence;
+    let mut found = Vec::new();
+    for seq in 1..=last {
+        let message = stream.get_raw_message(seq).await.expect("it is there");
+        found.push(serde_json::from_slice(&message.payload).expect("JSON"));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_submission_that_fails_five_times_is_given_up_and_stops_no_other() {
+    let stand = Stand::start().await;
+    let id = Uuid::new_v4();
+    // Nothing that can be read stands where the task would begin.
+    let blocked = stand
+        .bus
+        .jetstream()
+        .publish(format!("task.received.{id}"), "{}".into())
+        .await;
+    blocked.expect("it is sent").await.expect("it is stored");
+    let unlucky = publish(
+        &stand,
+        json!({ "task_id": id, "goal": "ada@example.org" }).to_string(),
+    )
+    .await;
+    for index in 0..20 {
+        publish(
+            &stand,
+            json!({ "goal": format!("Task {index}") }).to_string(),
+        )
+        .await;
+    }
+    stand.until_taken().await;
+    assert_eq!(stand.log_length().await, 21);
+    let advisories = given_up(&stand).await;
+    assert_eq!(advisories.len(), 1, "{advisories:?}");
+    let advisory = &advisories[0];
+    assert_eq!(
+        (&advisory["stream"], &advisory["consumer"]),
+        (&json!("COMMANDS"), &json!("reflex"))
+    );
+    assert_eq!(
+        (&advisory["stream_seq"], &advisory["deliveries"]),
+        (&json!(unlucky), &json!(5))
+    );
+    let reason = advisory["reason"].as_str().expect("a reason");
+    assert!(
+        reason.starts_with(&format!("task.submit task {id}: ")),
+        "{reason}"
+    );
+    assert!(!reason.contains("ada"));
+    let metrics = stand.get("/metrics").await.text;
+    for (outcome, count) in [("failed", 4), ("given_up", 1), ("done", 20)] {
+        let line = format!(r#"octollm_reflex_deliveries_total{{answer="{outcome}"}} {count}"#);
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}

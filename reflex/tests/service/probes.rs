@@ -66,7 +66,7 @@ async fn every_metric_moves() {
         r#"append_seconds_count{kind="task.received"}"#,
         r#"artifacts_total{result="stored"}"#,
         r#"commands_total{command="cancel",outcome="sent"}"#,
-        r#"deliveries_total{answer="ack"}"#,
+        r#"deliveries_total{answer="done"}"#,
     ];
     for series in expected {
         let series = format!("octollm_reflex_{series}");

@@ -1,11 +1,16 @@
 //! Deliveries: taken as there is room, worked on, answered.
+//!
+//! A host without a sandbox is no outage here: a step that needs one fails with SANDBOX_UNAVAILABLE on record, which the
+//! saga tries again as its policy allows, and file steps go on.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use octollm_events::carrier::StepDispatched;
+use octollm_events::gate::Unavailable;
 use octollm_events::log::ReadError;
-use octollm_events::{Bus, Consumer, Delivery, Event, Log, SchemaViolation, failpoint};
+use octollm_events::{Bus, Consumer, Delivery, Event, Log, SchemaViolation, Unhandled, failpoint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,10 +24,9 @@ use super::standing::Attempt;
 
 /// The arm of the steps that are ours.
 const ARM: &str = "executor";
-/// A third of the consumer's `ack_wait`: how often a delivery is reported as being worked on, and how often a long
-/// step looks into the log for a cancel that it was not told of.
+/// How often a long step looks into the log for a cancel that it was not told of.
 pub(super) const BEAT: Duration = Duration::from_secs(10);
-/// When a delivery that can't be handled now comes again.
+/// When a delivery of a step that runs here already comes again.
 const LATER: Duration = Duration::from_secs(2);
 
 /// Takes deliveries until `stop`, as many at once as the engine has places; more are left to the broker. Returns when
@@ -94,11 +98,39 @@ impl From<Unrecorded> for Trouble {
     }
 }
 
-/// What the broker is told of a delivery.
-enum Answer {
-    Done,
-    Again(Duration),
-    Never,
+impl From<Trouble> for Unhandled {
+    fn from(trouble: Trouble) -> Self {
+        let text = trouble.to_string();
+        match trouble {
+            Trouble::Read(error) => error.into(),
+            Trouble::Files(FilesError::Unavailable(_)) => down("artifacts", text),
+            Trouble::Files(FilesError::Corrupt(_)) => Self::Failed(format!("Corrupt: {text}")),
+            Trouble::Claim(_) => down("claims", text),
+            Trouble::Workspace(error) if is_of_the_host(&error) => down("workspaces", text),
+            Trouble::Workspace(_) => Self::Failed(format!("Workspace: {text}")),
+            Trouble::Payload(violation) => violation.into(),
+            Trouble::Stopping => Self::NotNow {
+                reason: "this executor is stopping",
+                delay: Duration::ZERO,
+            },
+            Trouble::Running => Self::NotNow {
+                reason: "it runs here already",
+                delay: LATER,
+            },
+        }
+    }
+}
+
+fn down(dependency: &'static str, reason: String) -> Unhandled {
+    Unavailable { dependency, reason }.into()
+}
+
+/// Whether every task would meet the same: the disk is full, or can't be written.
+fn is_of_the_host(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// Handles deliveries of `step.dispatched`.
@@ -140,33 +172,15 @@ impl Worker {
     /// Handles one delivery and answers it; the answer follows the record.
     pub async fn handle(&self, delivery: Delivery) {
         let started = Instant::now();
-        let mut work = std::pin::pin!(self.work(&delivery));
-        let answer = loop {
-            tokio::select! {
-                answer = &mut work => break answer,
-                () = tokio::time::sleep(BEAT) => {
-                    if let Err(error) = delivery.progress().await {
-                        tracing::warn!(%error, "the broker was not told that the step still runs");
-                    }
-                }
-            }
-        };
-        let answered = match answer {
-            Answer::Done => delivery.ack().await,
-            Answer::Again(delay) => delivery.nak(delay).await,
-            Answer::Never => delivery.term().await,
-        };
+        delivery.settle(self.work(&delivery)).await;
         failpoint::reach("executor.answered");
-        if let Err(error) = answered {
-            tracing::warn!(%error, "it will be delivered again, which does no harm");
-        }
         self.engine
             .metrics
             .delivery_seconds
             .observe(started.elapsed().as_secs_f64());
     }
 
-    async fn work(&self, delivery: &Delivery) -> Answer {
+    async fn work(&self, delivery: &Delivery) -> Result<(), Unhandled> {
         failpoint::reach("executor.taken");
         let is_again = delivery.delivered() > 1;
         self.engine.metrics.deliveries.inc();
@@ -174,40 +188,23 @@ impl Worker {
         let decoded = delivery
             .event()
             .and_then(|event| Ok((event.decode::<StepDispatched>()?, event)));
-        let (dispatched, dispatch) = match decoded {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                self.engine
-                    .metrics
-                    .handler_failures
-                    .with_label_values(&["undecodable"])
-                    .inc();
-                tracing::error!(%error, "a dispatch can't be read and is given up; its step will count as silent");
-                return Answer::Never;
-            }
-        };
+        let (dispatched, dispatch) = decoded.inspect_err(|_| self.count("undecodable"))?;
         if dispatched.step.arm != ARM {
-            return Answer::Done; // another arm's step
+            return Ok(()); // another arm's step
         }
         let attempt = Attempt::of(dispatch.task_id, &dispatched);
-        match self
+        let handled = self
             .attempt(&dispatch, &dispatched, &attempt, is_again)
-            .await
-        {
-            Ok(()) => Answer::Done,
-            Err(trouble) => {
-                self.engine
-                    .metrics
-                    .handler_failures
-                    .with_label_values(&[trouble.label()])
-                    .inc();
-                tracing::warn!(%attempt, error = %trouble, "the delivery is handed back");
-                Answer::Again(if matches!(trouble, Trouble::Stopping) {
-                    Duration::ZERO
-                } else {
-                    LATER
-                })
-            }
-        }
+            .await;
+        handled.map_err(|trouble| {
+            self.count(trouble.label());
+            tracing::warn!(%attempt, error = %trouble, "the step could not be tried");
+            trouble.into()
+        })
+    }
+
+    fn count(&self, reason: &str) {
+        let failures = &self.engine.metrics.handler_failures;
+        failures.with_label_values(&[reason]).inc();
     }
 }
