@@ -24,9 +24,10 @@ use std::sync::Arc;
 use actix_web::middleware::from_fn;
 use actix_web::web::{Data, PayloadConfig, ServiceConfig, post, to};
 use actix_web::{App, HttpServer};
+use octollm_events::config::{self, NatsSettings};
 use octollm_events::gate::Gate;
 use octollm_events::service::{Probes, start_logging, stop_signal};
-use octollm_events::{Bus, Log, config};
+use octollm_events::{Bus, Log};
 use prometheus::Registry;
 
 use crate::artifacts::Artifacts;
@@ -57,7 +58,8 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let settings: Settings = config::load(SERVICE)?;
     let key = DigestKey::read(&settings.digest_key_file)?;
-    let bus = Bus::connect(&config::load("nats")?, SERVICE).await?;
+    let nats: NatsSettings = config::load("nats")?;
+    let bus = Bus::connect(&nats, SERVICE).await?;
     let stop = stop_signal()?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
@@ -76,7 +78,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         settings.max_body_bytes,
     ));
     let consumer = intake.consumer(stop.clone());
-    let probes = probes(&bus, consumer.gate(), registry);
+    let probes = probes(&bus, nats, consumer.gate(), registry);
 
     let reception = Data::from(reception);
     let commands = Data::new(Commands::new(bus));
@@ -114,7 +116,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     Ok(served?)
 }
 
-fn probes(bus: &Bus, gate: Gate, registry: Registry) -> Probes {
+fn probes(bus: &Bus, nats: NatsSettings, gate: Gate, registry: Registry) -> Probes {
     let (connection, consumer) = (bus.clone(), bus.clone());
     Probes::new(SERVICE, registry)
         .check("nats", move || {
@@ -126,6 +128,7 @@ fn probes(bus: &Bus, gate: Gate, registry: Registry) -> Probes {
             let gate = gate.clone();
             async move { gate.check() }
         })
+        .acks(nats)
 }
 
 fn routes(app: &mut ServiceConfig) {

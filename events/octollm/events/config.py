@@ -31,11 +31,13 @@ class Section(BaseModel):
 class NatsSettings(Section):
     """Where the broker is, and the file with the seed of this program's nkey, where the broker asks for one.
 
+    monitor_url: its HTTP monitoring, which alone says whether acknowledged means on disk.
     replicas: how many servers of a cluster keep each stream, for whoever makes or checks them; 3 outlasts one of them.
     """
 
     url: str = "nats://127.0.0.1:4222"
     nkey_file: Path | None = None
+    monitor_url: str | None = None
     replicas: int = Field(default=1, ge=1, le=5)
 
 

@@ -18,6 +18,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 Check = Callable[[], Awaitable[None]]
 """Returns when a dependency is fine, raises with the reason when it is not."""
 
+Detail = Callable[[], Awaitable[Any]]
+"""Returns what `/ready` tells besides, as JSON has it; it never makes a service unready."""
+
 _CHECK_TIMEOUT_S = 2.0
 _log = structlog.get_logger()
 
@@ -41,8 +44,8 @@ def configure_logging(service: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
 
 
-def probe_router(service: str, checks: Mapping[str, Check]) -> APIRouter:
-    """/health (alive), /ready (each dependency by name, 503 when one fails) and /metrics."""
+def probe_router(service: str, checks: Mapping[str, Check], details: Mapping[str, Detail]) -> APIRouter:
+    """/health (alive), /ready (each dependency by name, 503 when one fails; details) and /metrics."""
     router = APIRouter(tags=["probes"])
 
     @router.get("/health", summary="The process is alive")
@@ -60,13 +63,23 @@ def probe_router(service: str, checks: Mapping[str, Check]) -> APIRouter:
                 return str(error) or type(error).__name__
             return "ok"
 
-        states = dict(zip(checks, await asyncio.gather(*map(probe, checks.values())), strict=True))
+        async def tell(detail: Detail) -> Any:
+            try:
+                return await asyncio.wait_for(detail(), _CHECK_TIMEOUT_S)
+            except TimeoutError:
+                return f"no answer within {_CHECK_TIMEOUT_S:g} s"
+
+        answers, told = await asyncio.gather(
+            asyncio.gather(*map(probe, checks.values())), asyncio.gather(*map(tell, details.values()))
+        )
+        states = dict(zip(checks, answers, strict=True))
         failing = sorted(name for name, state in states.items() if state != "ok")
         body = {
             "status": "unavailable" if failing else "ready",
             "service": service,
             "failing": failing,
             "checks": states,
+            "details": dict(zip(details, told, strict=True)),
         }
         return JSONResponse(body, status_code=503 if failing else 200)
 
@@ -88,12 +101,13 @@ class Service:
         host: str = "127.0.0.1",
         app: FastAPI | None = None,
         drain_s: float = 5.0,
+        details: Mapping[str, Detail] | None = None,
     ) -> None:
         self.name = name
         self.stopping = asyncio.Event()
         self._drain_s = drain_s
         application = app or FastAPI(title=f"OctoLLM {name}", docs_url=None, redoc_url=None, openapi_url=None)
-        application.include_router(probe_router(name, checks))
+        application.include_router(probe_router(name, checks, details or {}))
         self._server = _Server(
             uvicorn.Config(
                 application,

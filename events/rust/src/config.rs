@@ -88,6 +88,8 @@ pub struct NatsSettings {
     pub url: String,
     /// The file with the seed of this program's nkey, where the broker asks for one.
     pub nkey_file: Option<PathBuf>,
+    /// The broker's HTTP monitoring, `http://host:port`, for whoever wants to know whether its acks are fsynced.
+    pub monitor_url: Option<String>,
     /// How many servers of a cluster keep each stream; for whoever makes them.
     pub replicas: u8,
 }
@@ -97,6 +99,7 @@ impl Default for NatsSettings {
         Self {
             url: "nats://127.0.0.1:4222".to_owned(),
             nkey_file: None,
+            monitor_url: None,
             replicas: 1,
         }
     }

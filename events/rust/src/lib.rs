@@ -5,6 +5,7 @@
 //! * [`chain`] verifies the hash chain over exported events
 //! * [`bus`] the connection; [`publish`] into a stream; [`log`] append, read, follow; [`consumer`] durable deliveries
 //! * [`streams`] makes streams and consumers; [`config`], [`errors`], [`service`] are what every service needs
+//! * [`durability`] (feature `http`) whether acknowledged means on disk
 //! * [`failpoint`] named points at which a test kills a service
 //! * [`testing`] (feature `testing`) starts a real broker
 
@@ -13,6 +14,8 @@ pub mod carrier;
 pub mod chain;
 pub mod config;
 pub mod consumer;
+#[cfg(feature = "http")]
+pub mod durability;
 pub mod envelope;
 pub mod errors;
 pub mod failpoint;

@@ -43,21 +43,26 @@ mod probes {
     use actix_web::{HttpResponse, Responder};
     use futures::future::{BoxFuture, join_all};
     use prometheus::{Encoder, Registry, TextEncoder};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::collections::BTreeMap;
     use std::future::Future;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use crate::config::NatsSettings;
+    use crate::durability;
+
     const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
     type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+    type Detail = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
 
     /// The routes `/health`, `/ready` and `/metrics` of a service.
     #[derive(Clone)]
     pub struct Probes {
         service: &'static str,
         checks: Vec<(&'static str, Check)>,
+        details: Vec<(&'static str, Detail)>,
         registry: Registry,
     }
 
@@ -67,6 +72,7 @@ mod probes {
             Self {
                 service,
                 checks: Vec::new(),
+                details: Vec::new(),
                 registry,
             }
         }
@@ -84,6 +90,25 @@ mod probes {
             });
             self.checks.push((name, check));
             self
+        }
+
+        /// Adds what `/ready` tells besides, whatever it is: it never makes a service unready. It has two seconds, too.
+        pub fn detail<F, R>(mut self, name: &'static str, detail: F) -> Self
+        where
+            F: Fn() -> R + Send + Sync + 'static,
+            R: Future<Output = Value> + Send + 'static,
+        {
+            self.details
+                .push((name, Arc::new(move || Box::pin(detail()))));
+            self
+        }
+
+        /// Tells under `acks` whether what this broker acknowledges is on disk.
+        pub fn acks(self, nats: NatsSettings) -> Self {
+            self.detail("acks", move || {
+                let nats = nats.clone();
+                async move { durability::acks(&nats).await.into() }
+            })
         }
 
         /// Adds the routes: `App::new().configure(|app| probes.routes(app))`.
@@ -110,14 +135,29 @@ mod probes {
             };
             (*name, outcome)
         }));
-        let checks: BTreeMap<_, _> = outcomes.await.into_iter().collect();
-        let all_well = checks.values().all(|outcome| outcome == "ok");
-        let (mut response, status) = if all_well {
+        let told = join_all(probes.details.iter().map(|(name, detail)| async move {
+            let told = tokio::time::timeout(CHECK_TIMEOUT, detail()).await;
+            (*name, told.unwrap_or_else(|_| json!("no answer in time")))
+        }));
+        let (outcomes, told) = futures::join!(outcomes, told);
+        let checks: BTreeMap<_, _> = outcomes.into_iter().collect();
+        let details: BTreeMap<_, _> = told.into_iter().collect();
+        let failing: Vec<_> = checks
+            .iter()
+            .filter_map(|(name, outcome)| (outcome != "ok").then_some(*name))
+            .collect();
+        let (mut response, status) = if failing.is_empty() {
             (HttpResponse::Ok(), "ready")
         } else {
-            (HttpResponse::ServiceUnavailable(), "not ready")
+            (HttpResponse::ServiceUnavailable(), "unavailable")
         };
-        response.json(json!({ "status": status, "service": probes.service, "checks": checks }))
+        response.json(json!({
+            "status": status,
+            "service": probes.service,
+            "failing": failing,
+            "checks": checks,
+            "details": details,
+        }))
     }
 
     async fn metrics(probes: Data<Probes>) -> impl Responder {

@@ -26,7 +26,8 @@ async fn probes_say_what_is_alive_what_fails_and_what_was_counted() {
                     Err("refused the connection")
                 }
             }
-        });
+        })
+        .detail("acks", || async { json!("fsynced") });
     let app = test::init_service(App::new().configure(|app| probes.routes(app))).await;
     let get = async |path: &str| {
         let request = test::TestRequest::get().uri(path).to_request();
@@ -42,6 +43,8 @@ async fn probes_say_what_is_alive_what_fails_and_what_was_counted() {
         body["checks"],
         json!({ "nats": "ok", "redis": "refused the connection" })
     );
+    assert_eq!(body["failing"], json!(["redis"]));
+    assert_eq!(body["details"], json!({ "acks": "fsynced" }));
     up.store(true, Ordering::SeqCst);
     assert_eq!(get("/ready").await.0, StatusCode::OK);
 

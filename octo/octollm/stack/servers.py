@@ -9,7 +9,7 @@ from octollm.stack import logs, nats, postgres, probe, valkey
 from octollm.stack.errors import StackError
 from octollm.stack.keys import secret
 from octollm.stack.options import Server, StackOptions
-from octollm.stack.ports import Ports
+from octollm.stack.ports import HOST, Ports
 from octollm.stack.program import Program
 
 RESOURCES: Mapping[Server, str] = {"nats": "nats", "postgres": "postgres", "valkey": "redis"}
@@ -27,10 +27,14 @@ REACH_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A server that can be started, and the URL, password included, that its clients will use."""
+    """A server that can be started, and the URL, password included, that its clients will use.
+
+    ``monitor_url``: where the broker answers for itself by HTTP; None for the others.
+    """
 
     program: Program
     url: str
+    monitor_url: str | None = None
 
 
 def given_url(server: Server, options: StackOptions) -> str | None:
@@ -44,17 +48,18 @@ async def prepare(
     """Make what the server needs under ``data_dir``. Raises Missing, NotReady and StackError as the launchers do."""
     directory, keys = data_dir / server, data_dir / "keys"
     if server == "nats":
+        monitor = ports.free()
         program = nats.program(
             directory,
             port=port,
-            monitor=ports.free(),
+            monitor=monitor,
             fsync=options.fsync,
             keys_dir=keys,
             with_accounts=options.accounts,
             environment=environment,
             binary=options.nats_server_bin,
         )
-        return Prepared(program=program, url=program.address)
+        return Prepared(program=program, url=program.address, monitor_url=f"http://{HOST}:{monitor}")
     password_file = keys / f"{server}.password"
     if server == "postgres":
         program = await postgres.program(

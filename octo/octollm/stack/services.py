@@ -44,6 +44,10 @@ HARMLESS_PREFIXES = ("LC_", "OTEL_")
 LLM = ("OPENAI_", "ANTHROPIC_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
+MONITOR = "nats_monitor"
+"""The name, among the URLs, of the HTTP monitoring of a broker that this stack runs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
     """What a service may need of the running stack; ``urls`` has the servers (nats, postgres, redis) and services."""
@@ -204,6 +208,7 @@ def program(
         **inherited(caller, service.passes),
         **octo_settings(service, caller),
         **({"OCTO_NATS__URL": wiring.url("nats")} if "nats" in wiring.urls else {}),
+        **({"OCTO_NATS__MONITOR_URL": wiring.url(MONITOR)} if MONITOR in wiring.urls else {}),
         **({"OCTO_NATS__NKEY_FILE": str(nkey_file)} if nkey_file else {}),
         f"OCTO_{service.name.upper()}__PORT": str(port),
         **service.settings(wiring),

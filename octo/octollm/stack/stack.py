@@ -277,6 +277,8 @@ class Stack:
             )
             await self._add(prepared.program, began)
             self._urls[resource] = prepared.url
+            if prepared.monitor_url:
+                self._urls[services.MONITOR] = prepared.monitor_url
         if server == "nats" and "nats" in self._urls:
             await self._make_streams()
         up.set()

@@ -2,6 +2,7 @@
 
 import sys
 from datetime import timedelta
+from functools import partial
 
 import uvloop
 from nats import errors as nats_errors
@@ -9,6 +10,7 @@ from nats import errors as nats_errors
 from octollm.events import bus
 from octollm.events.capability import KeyUnusable, SigningKey
 from octollm.events.config import ConfigError, NatsSettings, load
+from octollm.events.durability import acks
 from octollm.events.log import Log
 from octollm.events.service import Service, configure_logging
 from octollm.orchestrator.intake import Intake
@@ -30,7 +32,7 @@ async def serve(settings: OrchestratorSettings, nats: NatsSettings, key: Signing
         await client.flush(1)
 
     try:
-        service = Service(NAME, settings.port, {"nats": connected})
+        service = Service(NAME, settings.port, {"nats": connected}, details={"acks": partial(acks, nats)})
         runner = Runner(
             Log(client, NAME),
             Timers(client),

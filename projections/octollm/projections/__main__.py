@@ -6,10 +6,12 @@
 import argparse
 import asyncio
 import sys
+from functools import partial
 
 import uvloop
 
 from octollm.events.config import ConfigError, NatsSettings, PostgresSettings, load
+from octollm.events.durability import acks
 from octollm.events.log import LogUnavailable
 from octollm.events.service import Service, configure_logging
 from octollm.projections.app import create_app, watch
@@ -70,6 +72,7 @@ async def _serve(settings: ProjectionsSettings, postgres: PostgresSettings, nats
         host=settings.host,
         app=create_app(View(queries=queries, progress=progress, stream=stream, reflex=reflex)),
         drain_s=_DRAIN_S,
+        details={"acks": partial(acks, nats)},
     )
 
     async def work() -> None:

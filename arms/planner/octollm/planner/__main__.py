@@ -2,12 +2,14 @@
 
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 
 import uvloop
 from nats import errors as nats_errors
 
 from octollm.events import bus
 from octollm.events.config import ConfigError, NatsSettings, load
+from octollm.events.durability import acks
 from octollm.events.log import Log
 from octollm.events.service import Check, Service, configure_logging
 from octollm.planner.intake import Intake
@@ -52,7 +54,7 @@ async def serve(settings: PlannerSettings, nats: NatsSettings) -> None:
 
         intake = Intake(client, Log(client, NAME), Planning(model), settings.concurrency)
         checks |= {"nats": connected, "intake": intake.check}
-        service = Service(NAME, settings.port, checks, drain_s=DRAIN_S)
+        service = Service(NAME, settings.port, checks, drain_s=DRAIN_S, details={"acks": partial(acks, nats)})
         await service.run(intake.run(service.stopping))
 
 
