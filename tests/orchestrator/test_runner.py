@@ -240,7 +240,10 @@ async def test_a_failure_is_tried_again_and_stops_no_other_task(
     other = str(uuid.uuid4())
     before = counted("handler_failures_total", stream="EVENTS", error="RuntimeError")
     failpoints = {point: RuntimeError("injected")}
+    looks = counted("recoveries_total", outcome="done")
     async with orchestrator(nats_url, log=lambda client: FailingLog(client, failpoints)):
+        # Else the look at the log's open tasks may be what fails.
+        await until(lambda: counted("recoveries_total", outcome="done") > looks, "the look at the start is over")
         await arms.submit(task_id, Script(LINE))
         await arms.submit(other, Script(LINE))
         for name in (task_id, other):
