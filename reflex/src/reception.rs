@@ -208,12 +208,12 @@ impl Reception {
         }
     }
 
-    /// How the task began.
+    /// How the task began that is there already.
     async fn first_event(&self, task_id: Uuid) -> Result<FirstEvent, Refusal> {
         let internal = |reason: String| Refusal::Internal { task_id, reason };
         let events = self
             .log
-            .read(task_id, None)
+            .read_on(task_id, &Position::START)
             .await
             .map_err(|error| match error {
                 ReadError::Unavailable { .. } => Refusal::Unavailable {

@@ -75,7 +75,7 @@ impl Record {
                     Err(AppendError::TaskEnded { .. }) => break false,
                     Err(AppendError::Conflict { .. }) => {
                         self.metrics.conflicts.inc();
-                        match self.log.read(attempt.task_id, Some(&expected)).await {
+                        match self.log.read_on(attempt.task_id, &expected).await {
                             Ok(events) => match stands(result, &events) {
                                 Some(is_stored) => break is_stored,
                                 None => {

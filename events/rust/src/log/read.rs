@@ -40,6 +40,23 @@ impl Log {
         Ok(events)
     }
 
+    /// What came after the position at which an append conflicted.
+    ///
+    /// Any replica answers a read, and may lag behind the one that refused the append: it is asked again for two
+    /// seconds. Empty, after that, where it was the id alone that was refused.
+    pub async fn read_on(&self, task_id: Uuid, after: &Position) -> Result<Vec<Event>, ReadError> {
+        let deadline = Instant::now() + ATTEMPT;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let events = self.read(task_id, Some(after)).await?;
+            if !events.is_empty() || Instant::now() > deadline {
+                return Ok(events);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// The sequence of the newest event in the log, 0 for an empty one.
     pub async fn last_seq(&self) -> Result<u64, ReadError> {
         let body = json!({ "last_by_subj": ">" }).to_string().into();

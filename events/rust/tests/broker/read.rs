@@ -37,6 +37,25 @@ async fn a_long_task_is_read_whole_and_from_any_position_on() {
 }
 
 #[tokio::test]
+async fn after_a_conflict_a_read_waits_for_what_a_replica_does_not_show_yet() {
+    let server = NatsServer::start().await;
+    let log = Log::new(server.connect("planner").await, "planner");
+    let (task_id, position) = task(&log, 1).await;
+    let reading = tokio::spawn({
+        let log = log.clone();
+        async move { log.read_on(task_id, &position).await }
+    });
+    // It has asked before this is stored.
+    tokio::task::yield_now().await;
+    let event = note(task_id, "a");
+    let last = log.append(task_id, &event, &position).await.unwrap();
+    let events = reading.await.unwrap().unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].position(), last);
+    assert!(log.read_on(task_id, &last).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn an_event_that_does_not_link_up_breaks_the_chain() {
     let server = NatsServer::start().await;
     let log = Log::new(server.connect("planner").await, "planner");
