@@ -125,6 +125,7 @@ impl Record {
             .receipts
             .keep(attempt, result.dispatch, &result.event)
             .await;
+        failpoint::reach("executor.receipt_kept");
         let outcome = match kept {
             Ok(receipt) => {
                 tracing::warn!(%attempt, receipt, "the result came after the attempt was settled; its receipt is kept");
