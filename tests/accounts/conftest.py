@@ -121,7 +121,7 @@ async def stored(account: Connect) -> Callable[[], Awaitable[dict[str, Any]]]:
 
     async def ask() -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for stream in ("COMMANDS", "EVENTS", "TIMERS", "OBJ_ARTIFACTS", "KV_ATTEMPTS"):
+        for stream in ("COMMANDS", "EVENTS", "TIMERS", "OBJ_ARTIFACTS", "KV_ATTEMPTS", "ADVISORY"):
             info = json.loads((await operator.ask(f"$JS.API.STREAM.INFO.{stream}", b'{"subjects_filter":">"}')).data)
             state = info["state"]
             found[stream] = (state["last_seq"], state["messages"], state["consumer_count"], state.get("subjects"))

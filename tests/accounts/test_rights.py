@@ -54,6 +54,9 @@ STORES = {
 }
 """Keys and objects by writer; braces stand for something new."""
 
+ADVISORIES = ("MSG_TERMINATED", "MAX_DELIVERIES")
+"""What the broker alone tells the stream ADVISORY."""
+
 OWNERS = {
     ("COMMANDS", "reflex"): "reflex",
     ("COMMANDS", "orchestrator"): "orchestrator",
@@ -70,6 +73,7 @@ READERS = {
     "KV_ATTEMPTS": {"executor"},
     "COMMANDS": set(),
     "TIMERS": set(),
+    "ADVISORY": {"operator"},
 }
 
 INSPECTORS = {
@@ -82,11 +86,12 @@ INSPECTORS = {
     "STREAM.INFO.TIMERS": {"operator"},
     "STREAM.INFO.OBJ_ARTIFACTS": {"reflex", "executor", "operator"},
     "STREAM.INFO.KV_ATTEMPTS": {"operator"},
+    "STREAM.INFO.ADVISORY": {"operator"},
     "CONSUMER.INFO.COMMANDS.reflex": {"reflex", "operator"},
     "CONSUMER.INFO.EVENTS.saga": {"operator"},
 } | {
     call: set()
-    for stream in ("COMMANDS", "EVENTS", "TIMERS", "OBJ_ARTIFACTS", "KV_ATTEMPTS")
+    for stream in ("COMMANDS", "EVENTS", "TIMERS", "OBJ_ARTIFACTS", "KV_ATTEMPTS", "ADVISORY")
     for call in (
         f"STREAM.CREATE.{stream}",
         f"STREAM.UPDATE.{stream}",
@@ -135,6 +140,7 @@ async def test_events_and_commands(name: str, account: Connect, stored: Stored) 
     subjects = {f"{kind}.{task_id}": writers for kind, writers in WRITERS.items()} | COMMANDERS
     subjects |= {f"timer.set.{task_id}.deadline": {"orchestrator"}, f"timer.fired.{task_id}": set()}
     subjects |= {subject.format(task_id): writers for subject, writers in STORES.items()}
+    subjects |= {f"$JS.EVENT.ADVISORY.CONSUMER.{what}.EVENTS.planner": set() for what in ADVISORIES}
     for subject, writers in subjects.items():
         before = await stored()
         if name in writers:

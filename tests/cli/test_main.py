@@ -11,7 +11,8 @@ from octollm.cli.failure import Exit, Failure
 from octollm.events.errors import catalogue
 from tests.cli.conftest import FakeServer, Octo
 
-COMMANDS = ["submit", "watch", "ls", "show", "tail", "cancel", "up", "down", "ps", "logs", "demo", "doctor"]
+COMMANDS = ["submit", "watch", "ls", "show", "tail", "cancel", "resume", "up", "down", "ps", "logs", "demo", "doctor"]
+DLQ = ["dlq ls", "dlq show", "dlq redrive"]
 HEAVY = [
     "asyncpg",
     "fastapi",
@@ -35,12 +36,12 @@ def test_help_needs_nothing_heavy() -> None:
 def test_help_lists_the_commands(octo: Octo) -> None:
     result = octo("--help")
     assert result.exit_code == 0
-    assert all(f" {command} " in result.output for command in COMMANDS)
+    assert all(f" {command} " in result.output for command in [*COMMANDS, "dlq"])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *DLQ])
 def test_every_command_speaks_json(octo: Octo, command: str) -> None:
-    result = octo(command, "--help", COLUMNS="200")
+    result = octo(*command.split(), "--help", COLUMNS="200")
     assert result.exit_code == 0
     assert "--json" in result.output
 

@@ -164,6 +164,21 @@ def test_cancel_sends_the_reason(octo: Octo, cancelling: FakeServer) -> None:
     assert cancelling.requests[-1] == ("POST", f"{TASKS}/{ONE}/cancel", {}, {"reason": "wrong folder"})
 
 
+def test_resume_sends_the_note(octo: Octo, server: FakeServer) -> None:
+    server.tell("POST", f"{TASKS}/{ONE}/resume", 202, {"task_id": ONE, "status": "resume_requested"})
+    tell(server, task(ONE, status=Status.IN_PROGRESS, finished_at=None))
+    result = octo("resume", ONE, "--note", "mended", "--api", server.url)
+    assert result.exit_code == 0
+    assert server.requests[-1] == ("POST", f"{TASKS}/{ONE}/resume", {}, {"note": "mended"})
+
+
+def test_resume_of_an_ended_task_changes_nothing(octo: Octo, server: FakeServer) -> None:
+    tell(server, task(ONE))
+    result = octo("resume", ONE, "--api", server.url)
+    assert result.exit_code == Exit.FAILED
+    assert [method for method, *_ in server.requests] == ["GET"]
+
+
 def test_cancel_of_an_unknown_task(octo: Octo, cancelling: FakeServer) -> None:
     cancelling.refuse("GET", f"{TASKS}/{ONE}", 404, "NOT_FOUND", "no such task", task_id=ONE)
     result = octo("cancel", ONE, "--api", cancelling.url)

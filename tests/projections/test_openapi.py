@@ -70,6 +70,7 @@ def test_every_route_is_described(document: dict[str, Any]) -> None:
         ("get", "/api/v1/tasks/{task_id}/events"),
         ("get", "/api/v1/tasks/{task_id}/plan"),
         ("post", "/api/v1/tasks/{task_id}/cancel"),
+        ("post", "/api/v1/tasks/{task_id}/resume"),
     } <= found
     for _, path, operation in operations(document):
         declared = {item["name"] for item in operation.get("parameters", []) if item["in"] == "path"}

@@ -137,6 +137,12 @@ async def test_a_cancel_reaches_reflex(view: Rest, reflex: FakeReflex) -> None:
     assert (reflex.seen[0].target, reflex.seen[0].body) == (f"{TASKS}/{TASK}/cancel", b'{"reason":"wrong folder"}')
 
 
+async def test_a_resume_reaches_reflex(view: Rest, reflex: FakeReflex) -> None:
+    answer = await view.http.post(f"{TASKS}/{TASK.upper()}/resume", json={"note": "mended"})
+    assert answer.status_code == 202
+    assert (reflex.seen[0].target, reflex.seen[0].body) == (f"{TASKS}/{TASK}/resume", b'{"note":"mended"}')
+
+
 async def test_only_a_task_id_gets_into_the_path(view: Rest, reflex: FakeReflex) -> None:
     for odd in ("x", "..", "%2e%2e%2fadmin", f"{TASK}%00"):
         assert (await view.http.post(f"{TASKS}/{odd}/cancel")).status_code in (404, 405, 422)

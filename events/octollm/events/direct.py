@@ -73,6 +73,11 @@ async def newest(client: Client, stream: str, timeout_s: float, subject: str = "
     return await _one(client, f"$JS.API.DIRECT.GET.{stream}", body, timeout_s)
 
 
+async def at(client: Client, stream: str, seq: int, timeout_s: float) -> Stored | None:
+    """The message of a sequence; None where there is none."""
+    return await _one(client, f"$JS.API.DIRECT.GET.{stream}", json.dumps({"seq": seq}).encode(), timeout_s)
+
+
 async def batch(
     client: Client, stream: str, subject: str, first: int | datetime, size: int, timeout_s: float
 ) -> tuple[list[Stored], int]:

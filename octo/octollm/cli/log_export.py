@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 import msgspec
 
-from octollm.cli.failure import Exit, Failure
-from octollm.cli.log_reader import connected
+from octollm.cli.failure import Failure
+from octollm.cli.log_reader import connected, reading
 from octollm.cli.terminal import Terminal
 from octollm.events.chain import Message
 from octollm.events.config import NatsSettings
-from octollm.events.direct import DirectGetDenied, DirectGetFailed, Stored, batch
+from octollm.events.direct import Stored, batch
 from octollm.events.log import STREAM
 
 STDIN = Path("-")
@@ -36,14 +36,8 @@ async def stored(nats: NatsSettings, subject: str) -> AsyncGenerator[tuple[Messa
     async with connected(nats) as client:
         first, more = 1, 1
         while more:
-            try:
+            with reading():
                 messages, more = await batch(client, STREAM, subject, first, _BATCH, _ANSWER_S)
-            except DirectGetDenied as error:
-                hint = "name the key of somebody who may read the log (OCTO_NATS__NKEY_FILE)"
-                raise Failure(str(error), hint, Exit.INFRASTRUCTURE, code="FORBIDDEN") from error
-            except DirectGetFailed as error:
-                hint = "run `octo doctor`; nothing was changed by reading"
-                raise Failure(f"the log can't be read: {error}", hint, Exit.INFRASTRUCTURE) from error
             for number, message in enumerate(messages, 1):
                 yield _message(message), more + len(messages) - number
                 first = message.seq + 1

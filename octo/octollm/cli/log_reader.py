@@ -4,7 +4,7 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import structlog
@@ -12,6 +12,7 @@ import structlog
 from octollm.cli.failure import Exit, Failure
 from octollm.events.bus import Client, connect
 from octollm.events.config import NatsSettings
+from octollm.events.direct import DirectGetDenied, DirectGetFailed
 from octollm.events.envelope import Event, Undecodable
 from octollm.events.log import Log, LogError
 
@@ -38,6 +39,19 @@ async def connected(settings: NatsSettings, name: str = "octo") -> AsyncIterator
         yield client
     finally:
         await client.close()
+
+
+@contextlib.contextmanager
+def reading(what: str = "the log") -> Iterator[None]:
+    """Direct gets whose errors become Failures."""
+    try:
+        yield
+    except DirectGetDenied as error:
+        hint = f"name the key of somebody who may read {what} (OCTO_NATS__NKEY_FILE)"
+        raise Failure(str(error), hint, Exit.INFRASTRUCTURE, code="FORBIDDEN") from error
+    except DirectGetFailed as error:
+        hint = "run `octo doctor`; nothing was changed by reading"
+        raise Failure(f"{what} can't be read: {error}", hint, Exit.INFRASTRUCTURE) from error
 
 
 @contextlib.asynccontextmanager

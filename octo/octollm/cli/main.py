@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from octollm.cli import operator_commands, proof_commands, stack_commands, task_commands
+from octollm.cli import dead_letter_commands, operator_commands, proof_commands, stack_commands, task_commands
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.options import JSON_KEY
 from octollm.cli.terminal import Terminal
@@ -44,6 +44,7 @@ TASKS: tuple[Callable[..., None], ...] = (
     task_commands.show,
     task_commands.tail,
     task_commands.cancel,
+    task_commands.resume,
 )
 PROOF: tuple[Callable[..., None], ...] = (
     proof_commands.verify,
@@ -64,6 +65,7 @@ STACK: tuple[Callable[..., None], ...] = (
 for panel, commands in (("Tasks", TASKS), ("Proof", PROOF), ("For the operator", OPERATOR), ("The local stack", STACK)):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(dead_letter_commands.app, rich_help_panel="For the operator")
 
 
 def main() -> None:

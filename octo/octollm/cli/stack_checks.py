@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
+from octollm.cli import dead_letters
 from octollm.cli.finding import Finding, note, ok, wrong
 from octollm.events import streams
-from octollm.events.bus import connect
+from octollm.events.bus import Client, connect
 from octollm.events.config import NatsSettings
+from octollm.events.direct import DirectGetFailed
 from octollm.stack import StackState, State, probe
 
 PATIENCE_S = 5.0
+MOST_DEAD_LETTERS = 200
+"""As many of the newest are looked at."""
 
 _MONITOR = re.compile(r'^http: "([^"]+)"$', re.MULTILINE)
 
@@ -50,8 +54,22 @@ async def broker(settings: NatsSettings) -> AsyncIterator[Finding]:
             yield wrong("streams", str(error) or "JetStream does not answer", "octo logs nats")
         else:
             yield ok("streams", "streams and consumers are as events/streams.json says")
+            async for finding in _given_up(client):
+                yield finding
     finally:
         await client.close()
+
+
+async def _given_up(client: Client) -> AsyncIterator[Finding]:
+    """Whether a task waits because a service has given its delivery up."""
+    try:
+        letters = await asyncio.wait_for(dead_letters.newest(client, MOST_DEAD_LETTERS), PATIENCE_S)
+    except (DirectGetFailed, TimeoutError) as error:
+        yield note("dead letters", f"can't be read: {str(error) or 'no answer'}", "use the operator's key")
+        return
+    waiting = sum(letter.state is dead_letters.State.OPEN for letter in letters)
+    if waiting:
+        yield note("dead letters", f"given up, and the task stands still since: {waiting}", "octo dlq ls")
 
 
 async def broker_fsync(data_dir: Path) -> Finding:

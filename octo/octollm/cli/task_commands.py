@@ -239,3 +239,29 @@ def cancel(
     else:
         terminal.print(f"task {task_id}: the cancel is on its way")
         terminal.note(f"octo watch {task_id} shows when it is done")
+
+
+def resume(
+    task: TaskId,
+    note: Annotated[str | None, typer.Option("--note", help="Why.")] = None,
+    json: Json = False,
+    api: ApiUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Have a task that stands still looked at again: what is left to do is done."""
+    from octollm.cli.api import Api
+    from octollm.cli.endpoints import locate
+    from octollm.cli.task_record import TASKS, require_unended, resolve
+    from octollm.cli.terminal import Terminal
+
+    terminal = Terminal(json)
+    endpoints = locate(api, None, data_dir)
+    view = Api(endpoints.api_url)
+    task_id = resolve(view, task)
+    require_unended(view, task_id)
+    answer = Api(endpoints.command_url).post(f"{TASKS}/{task_id}/resume", {"note": note} if note else {})
+    if json:
+        terminal.document(answer)
+    else:
+        terminal.print(f"task {task_id}: the resume is on its way")
+        terminal.note(f"octo watch {task_id} shows what comes of it")

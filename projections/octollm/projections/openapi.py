@@ -37,6 +37,7 @@ _TASK = {
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Accepted": {"task_id": _TASK["task_id"], "seq": 1203, "status": "pending"},
     "CancelAccepted": {"task_id": _TASK["task_id"], "status": "cancel_requested"},
+    "ResumeAccepted": {"task_id": _TASK["task_id"], "status": "resume_requested"},
     "TaskPage": {"tasks": [_TASK], "next_cursor": "MTIwMw"},
     "TaskView": _TASK
     | {

@@ -18,7 +18,16 @@ from octollm.projections.proxy import Reflex
 from octollm.projections.queries import BadCursor, Queries, TaskFilter
 from octollm.projections.rows import Status
 from octollm.projections.stream import EventStream
-from octollm.projections.views import Accepted, AttemptPage, CancelAccepted, EventPage, PlanView, TaskPage, TaskView
+from octollm.projections.views import (
+    Accepted,
+    AttemptPage,
+    CancelAccepted,
+    EventPage,
+    PlanView,
+    ResumeAccepted,
+    TaskPage,
+    TaskView,
+)
 
 T = TypeVar("T")
 
@@ -163,6 +172,16 @@ def router(view: View) -> APIRouter:
     async def cancel(request: Request, task_id: TaskId) -> Response:
         """Handed to reflex, which authorises it; its answer is returned as it is."""
         return await view.reflex.hand_over(request, f"/api/v1/tasks/{task_id}/cancel")
+
+    @routes.post(
+        "/{task_id}/resume",
+        summary="Resume a task that stands still",
+        status_code=202,
+        responses=answers(ResumeAccepted, 202, 401, 403, 409, 413, 422, 429, 503),
+    )
+    async def resume(request: Request, task_id: TaskId) -> Response:
+        """Handed to reflex, which authorises it; its answer is returned as it is."""
+        return await view.reflex.hand_over(request, f"/api/v1/tasks/{task_id}/resume")
 
     @routes.get("", summary="List tasks, newest first", responses=answers(TaskPage, 200, 422, 503))
     async def tasks(

@@ -199,4 +199,11 @@ class CancelAccepted(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["cancel_requested"]
 
 
-ANSWERS = (TaskView, TaskPage, AttemptPage, PlanView, EventPage, Problem, Accepted, CancelAccepted)
+class ResumeAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Reflex's answer to a resume that is now waiting for the orchestrator, which reads the task again."""
+
+    task_id: str
+    status: Literal["resume_requested"]
+
+
+ANSWERS = (TaskView, TaskPage, AttemptPage, PlanView, EventPage, Problem, Accepted, CancelAccepted, ResumeAccepted)
