@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from nats.aio.client import Client
 
-from octollm.events import bus, direct
+from octollm.events import bus, direct, failpoint
 from octollm.events.log import STREAM, LogUnavailable
 from octollm.orchestrator import metrics
 from octollm.orchestrator.runner import Runner, Stuck
@@ -87,6 +87,7 @@ class Recovery:
     async def _recover(self, task_id: str) -> str:
         try:
             outcome = "open" if await self._runner.recover(task_id) else "ended"
+            failpoint.reach("orchestrator.recovered")
         except (LogUnavailable, TimerNotSet, Stuck):
             outcome = "again"
         except Exception as error:
