@@ -48,3 +48,44 @@ mod armed {
         }
     }
 }
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Output};
+
+    use super::reach;
+
+    const CHILD: &str = "OCTO_TEST_REACHES";
+    const THIS: &str = "failpoint::tests::an_armed_point_kills_the_nth_time";
+
+    /// This test again, in a process of its own.
+    fn reaching(armed: &str) -> Output {
+        let test = std::env::current_exe().expect("a test is a program");
+        let mut command = Command::new(test);
+        command.args(["--exact", THIS, "--nocapture"]);
+        command.env(CHILD, "1").env("OCTO_FAIL_POINT", armed);
+        command.output().expect("it runs")
+    }
+
+    #[test]
+    fn an_armed_point_kills_the_nth_time() {
+        if std::env::var_os(CHILD).is_some() {
+            for _ in 0..3 {
+                reach("test.a");
+                reach("test.b");
+            }
+            return;
+        }
+        for armed in ["test.a", "test.b:1", "test.a:3"] {
+            let ended = reaching(armed);
+            assert_eq!(ended.status.signal(), Some(9), "{armed}: {ended:?}");
+            let said = String::from_utf8_lossy(&ended.stderr);
+            let (name, _) = armed.split_once(':').unwrap_or((armed, ""));
+            assert!(said.contains(&format!("fail point {name}")), "{said}");
+        }
+        for armed in ["test.c", "test.a:4", ""] {
+            assert!(reaching(armed).status.success(), "{armed}");
+        }
+    }
+}
