@@ -27,6 +27,24 @@ async def test_a_drifted_setting_is_shown() -> None:
         await client.close()
 
 
+async def test_a_consumer_is_brought_up_to_date_and_keeps_its_place(nats: bus.Client) -> None:
+    js = nats.jetstream()
+    await js.publish("task.received.old", b"{}")
+    info = await js.consumer_info("EVENTS", "planner")
+    older = info.config.evolve(filter_subjects=None, filter_subject="task.received.*", ack_wait=7.0).as_dict()
+    body = json.dumps({"stream_name": "EVENTS", "config": older, "action": "update"}).encode()
+    await nats.request("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.planner", body)
+    old = await js.pull_subscribe_bind("planner", "EVENTS")
+    [message] = await old.fetch(1, timeout=5)
+    await message.ack_sync()
+    with pytest.raises(streams.StreamDrift, match=r"consumer EVENTS/planner: filter_subjects is null, should be"):
+        await streams.ensure(nats, make=False)
+    await streams.ensure(nats)
+    await js.publish("plan.requested.new", b"{}")
+    [message] = await old.fetch(1, timeout=5)
+    assert message.subject == "plan.requested.new"
+
+
 async def test_one_server_keeps_no_replicas(nats: bus.Client, nats_url: str) -> None:
     with pytest.raises(streams.StreamDrift, match=r"stream EVENTS: num_replicas is 1, should be 3"):
         await streams.ensure(NatsSettings(url=nats_url, replicas=3), make=False)

@@ -97,7 +97,7 @@ async def test_it_serves_its_probes_and_its_metrics_move() -> None:
         await until(moved, "every series has moved")
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"{url}/health")).status_code == 200
-            assert (await http.get(f"{url}/ready")).json()["checks"] == {"nats": "ok"}
+            assert (await http.get(f"{url}/ready")).json()["checks"] == {"nats": "ok", "intake": "ok"}
 
 
 async def test_a_message_that_is_no_event_is_given_up_and_stops_nothing() -> None:

@@ -47,8 +47,8 @@ async def broker(settings: NatsSettings) -> AsyncIterator[Finding]:
         except streams.StreamDrift as drift:
             for where, setting, wanted, found in drift.differences:
                 detail = f"{where}: {setting} is {json.dumps(found)}, should be {json.dumps(wanted)}"
-                missing = setting == "existence"
-                fix = "`octo up` makes it at the next start" if missing else "put it right with the nats CLI"
+                made = setting == "existence" or where.startswith("consumer ")
+                fix = "`octo up` puts it right at the next start" if made else "put it right with the nats CLI"
                 yield wrong("streams", detail, fix)
         except (streams.BootstrapFailed, TimeoutError) as error:
             yield wrong("streams", str(error) or "JetStream does not answer", "octo logs nats")

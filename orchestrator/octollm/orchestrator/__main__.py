@@ -32,7 +32,6 @@ async def serve(settings: OrchestratorSettings, nats: NatsSettings, key: Signing
         await client.flush(1)
 
     try:
-        service = Service(NAME, settings.port, {"nats": connected}, details={"acks": partial(acks, nats)})
         runner = Runner(
             Log(client, NAME),
             Timers(client),
@@ -40,7 +39,10 @@ async def serve(settings: OrchestratorSettings, nats: NatsSettings, key: Signing
             cache_size=settings.cache_size,
             sign=key.sign,
         )
-        await service.run(Intake(client, runner, Recovery(client, runner)).run(service.stopping))
+        intake = Intake(client, runner, Recovery(client, runner))
+        checks = {"nats": connected, "intake": intake.check}
+        service = Service(NAME, settings.port, checks, details={"acks": partial(acks, nats)})
+        await service.run(intake.run(service.stopping))
     finally:
         await client.close()
 
