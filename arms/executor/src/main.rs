@@ -1,29 +1,35 @@
 //! The executor's binary: the service, and the sandbox's launcher under another name.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::Server;
+use actix_web::web::ServiceConfig;
 use actix_web::{App, HttpServer};
 use nix::unistd::{Gid, Uid, geteuid};
 use octollm_events::config::{self, NatsSettings};
 use octollm_events::service::{Probes, start_logging, stop_signal};
-use octollm_events::{Bus, Consumer, log};
+use octollm_events::{Bus, Consumer, Log, log};
 use octollm_executor::capability::Verifier;
 use octollm_executor::policy::Policy;
 use octollm_executor::sandbox::namespace::Namespace;
 use octollm_executor::sandbox::{Sandbox, launcher};
 use octollm_executor::service::claim::Claims;
+use octollm_executor::service::execute::{self, Endpoint};
 use octollm_executor::service::metrics::Metrics;
+use octollm_executor::service::operator::OperatorKey;
 use octollm_executor::service::settings::Settings;
 use octollm_executor::service::watch::SandboxWatch;
-use octollm_executor::service::{Engine, Worker, listen, serve};
+use octollm_executor::service::{Engine, Retention, Worker, listen, serve};
 use octollm_executor::step::Executor;
 use octollm_executor::workspace::{Owner, Workspaces};
 use octollm_screen::Ruleset;
 use prometheus::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +75,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let stop = stop_signal()?;
 
     let verifier = Verifier::load(settings.capability_public_key_file.as_deref())?;
+    let key = settings.operator_key_file.as_deref();
+    let key = key.map(OperatorKey::load).transpose()?;
+    if key.is_none() {
+        tracing::info!(
+            "no operator's key is set (OCTO_EXECUTOR__OPERATOR_KEY_FILE): {} refuses everybody",
+            execute::PATH
+        );
+    }
     let policy = Policy::load(settings.policy.as_deref())?;
     tracing::info!(
         digest = policy.digest(),
@@ -114,26 +128,48 @@ async fn run() -> Result<(), Box<dyn Error>> {
         places: Arc::new(Semaphore::new(concurrency)),
         abandon: abandon.clone(),
     });
+    let retention = Arc::new(Retention::new(
+        Log::new(bus.clone(), NAME),
+        Arc::clone(&engine.workspaces),
+        engine.metrics.clone(),
+        Duration::from_secs(settings.workspace_retention_seconds),
+    ));
+    let working = TaskTracker::new();
+    let endpoint = Endpoint {
+        engine: Arc::clone(&engine),
+        key,
+        working: working.clone(),
+        runtime: Handle::current(),
+        stop: stop.clone(),
+    };
     let worker = Arc::new(Worker::new(bus.clone(), engine));
     // One message in advance at most: what waits here would outlast its ack_wait behind long steps.
     let consumer = Consumer::new(bus.clone(), log::STREAM, NAME, stop.clone()).with_batch(1);
     let gate = consumer.gate();
-    let intake = Probes::new(NAME, registry).check("intake", move || {
-        let gate = gate.clone();
-        async move { gate.check() }
-    });
-    let http = probes(&settings, intake, bus.clone(), watch)?;
+    let intake = Probes::new(NAME, registry)
+        .acks(nats)
+        .check("intake", move || {
+            let gate = gate.clone();
+            async move { gate.check() }
+        });
+    let http = server(&settings, probes(intake, bus.clone(), watch), endpoint)?;
     let http_handle = http.handle();
     let http = tokio::spawn(http);
 
+    let removal = tokio::spawn({
+        let (retention, stop) = (Arc::clone(&retention), stop.clone());
+        async move { retention.run(stop).await }
+    });
     let observer = Arc::clone(&worker);
     // Until the last step has ended: a cancel may come while the others are drained.
     let cancels = tokio::spawn(listen(
         bus,
-        move |event| observer.observe(event),
+        move |event| {
+            observer.observe(event);
+            retention.observe(event);
+        },
         abandon.clone(),
     ));
-    let working = TaskTracker::new();
     tracing::info!(concurrency, "taking steps");
     serve(worker, consumer, &working, stop).await;
 
@@ -153,31 +189,43 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     abandon.cancel();
     cancels.await??;
+    removal.await?;
     http_handle.stop(true).await;
     http.await??;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn probes(
-    settings: &Settings,
-    probes: Probes,
-    bus: Bus,
-    watch: Arc<SandboxWatch>,
-) -> std::io::Result<actix_web::dev::Server> {
-    let probes = probes
+fn probes(probes: Probes, bus: Bus, watch: Arc<SandboxWatch>) -> Probes {
+    probes
         .check("nats", move || {
             let bus = bus.clone();
             async move { bus.check().await }
         })
-        .check("sandbox", move || {
+        .check("sandbox", {
             let watch = Arc::clone(&watch);
-            async move { watch.check().await }
-        });
-    let server = HttpServer::new(move || App::new().configure(|app| probes.routes(app)))
+            move || {
+                let watch = Arc::clone(&watch);
+                async move { watch.check().await }
+            }
+        })
+        .detail("sandbox", move || {
+            let watch = Arc::clone(&watch);
+            async move { watch.registry().await }
+        })
+}
+
+fn server(settings: &Settings, probes: Probes, endpoint: Endpoint) -> io::Result<Server> {
+    let routes = move |app: &mut ServiceConfig| {
+        probes.routes(app);
+        endpoint.routes(app);
+    };
+    let server = HttpServer::new(move || App::new().configure(routes.clone()))
         .workers(1)
         .disable_signals()
         .shutdown_timeout(1)
+        // Who hangs up while a step runs has it killed.
+        .h1_allow_half_closed(false)
         .bind((settings.host, settings.port))?;
     for address in server.addrs() {
         tracing::info!(%address, "listening");

@@ -7,8 +7,9 @@ use octollm_events::carrier::{
     StepExecuted, StepFailed,
 };
 use octollm_events::log::MAX_MESSAGE_BYTES;
-use octollm_events::{Event, NewEvent, SchemaViolation};
+use octollm_events::{NewEvent, SchemaViolation};
 use octollm_screen::{Placeholders, Role, Ruleset, Strategy, redact, screen};
+use uuid::Uuid;
 
 use crate::criterion::Verdict;
 use crate::sandbox::{Captured, HEAD_BYTES, StageExit, Usage};
@@ -35,17 +36,18 @@ pub fn key(dispatched: &StepDispatched) -> String {
     )
 }
 
-/// The event that answers a dispatch: `step.executed` or `step.failed`. A result that can't be recorded as it is
-/// becomes a failure that says so: a step must not run again only because its result does not fit.
+/// The event that tells what became of a step, `step.executed` or `step.failed`; `cause` is the dispatch that it answers.
+/// A result that can't be recorded as it is becomes a failure that says so: a step must not run again only because its
+/// result does not fit.
 ///
 /// # Errors
 /// Even that breaks the schema: a defect of this executor.
 pub fn event(
-    dispatch: &Event,
+    cause: Uuid,
     dispatched: &StepDispatched,
     outcome: &Outcome,
 ) -> Result<NewEvent, SchemaViolation> {
-    let failure = match fitted(dispatch, dispatched, outcome) {
+    let failure = match fitted(cause, dispatched, outcome) {
         Ok(event) if fits(&event) => return Ok(event),
         Ok(_) => Failure::new(
             ErrorCode::OutputLimit,
@@ -56,7 +58,7 @@ pub fn event(
             format!("the result could not be put on record: {violation}"),
         ),
     };
-    with_output(dispatch, dispatched, &Outcome::refused(failure), None)
+    with_output(cause, dispatched, &Outcome::refused(failure), None)
 }
 
 fn fits(event: &NewEvent) -> bool {
@@ -65,7 +67,7 @@ fn fits(event: &NewEvent) -> bool {
 
 /// JSON may need six bytes for one; what is too much for a message is taken off the excerpts, which then say so.
 fn fitted(
-    dispatch: &Event,
+    cause: Uuid,
     dispatched: &StepDispatched,
     outcome: &Outcome,
 ) -> Result<NewEvent, SchemaViolation> {
@@ -74,7 +76,7 @@ fn fitted(
         stderr: excerpt(stderr),
     });
     loop {
-        let event = with_output(dispatch, dispatched, outcome, output.clone())?;
+        let event = with_output(cause, dispatched, outcome, output.clone())?;
         let is_shorter = output
             .as_mut()
             .is_some_and(|output| shorten(&mut output.stdout) | shorten(&mut output.stderr));
@@ -85,7 +87,7 @@ fn fitted(
 }
 
 fn with_output(
-    dispatch: &Event,
+    cause: Uuid,
     dispatched: &StepDispatched,
     outcome: &Outcome,
     output: Option<Output>,
@@ -112,7 +114,7 @@ fn with_output(
                 checks,
                 usage,
             };
-            NewEvent::answering(dispatch, &executed, key)
+            NewEvent::new(&executed, cause, key)
         }
         Some(failure) => {
             let failed = StepFailed {
@@ -128,7 +130,7 @@ fn with_output(
                 signal,
                 usage: Some(usage),
             };
-            NewEvent::answering(dispatch, &failed, key)
+            NewEvent::new(&failed, cause, key)
         }
     }
 }
@@ -251,7 +253,6 @@ fn clip(text: &str, characters: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use async_nats::HeaderMap;
     use serde::Deserialize;
     use serde_json::{Value, json};
 
@@ -391,25 +392,8 @@ mod tests {
     fn recorded(outcome: &Outcome) -> Value {
         let schema = include_str!("../../../events/schemas/step.dispatched/v1.json");
         let schema: Value = serde_json::from_str(schema).unwrap();
-        let payload = schema["examples"][0].to_string();
-        let task = uuid::Uuid::nil();
-        let headers: HeaderMap = [
-            ("ce-id", task.to_string()),
-            ("ce-subject", task.to_string()),
-            ("ce-type", "octollm.step.dispatched.v1".to_owned()),
-            ("ce-source", "/octollm/orchestrator".to_owned()),
-            ("ce-time", "2026-11-22T12:00:00.000Z".to_owned()),
-            ("ce-causationid", task.to_string()),
-            ("ce-taskversion", "2".to_owned()),
-            ("ce-prevhash", "0".repeat(64)),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-        .collect();
-        let subject = format!("step.dispatched.{task}");
-        let stored_at = time::OffsetDateTime::UNIX_EPOCH;
-        let dispatch = Event::parse(&subject, &headers, payload.into(), 2, stored_at).unwrap();
-        let answer = event(&dispatch, &dispatch.decode().unwrap(), outcome).unwrap();
+        let dispatched = serde_json::from_value(schema["examples"][0].clone()).unwrap();
+        let answer = event(Uuid::nil(), &dispatched, outcome).unwrap();
         assert!(answer.body().len() < MAX_MESSAGE_BYTES);
         serde_json::from_slice(answer.body()).unwrap()
     }

@@ -194,6 +194,23 @@ impl Layer {
     }
 }
 
+/// What a step lacks, whatever the host offers: no layer of this version holds it.
+pub const GAPS: [(&str, &str); 4] = [
+    (
+        "landlock",
+        "not used: which files a program reaches is up to the mount namespace alone",
+    ),
+    (
+        "seccomp",
+        "not used: a program may make every call that the kernel grants an ordinary user",
+    ),
+    (
+        "memory",
+        "limited for each process (rlimits), not for the step as a whole (no control group)",
+    ),
+    ("workspace_size", "not limited (no quota)"),
+];
+
 /// The sandbox could not do its work; the step is not to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {

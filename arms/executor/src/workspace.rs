@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, renameat2};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, open, renameat2};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{Gid, Uid, syncfs};
 use uuid::Uuid;
 
@@ -101,6 +101,50 @@ impl Workspaces {
             .map_err(|errno| LayoutError::Root(errno.into()))
     }
 
+    /// The tasks that have a workspace here.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn tasks(&self) -> std::io::Result<Vec<Uuid>> {
+        let entries = std::fs::read_dir(&self.root)?;
+        let names = entries.map(|entry| Ok(entry?.file_name()));
+        let names: std::io::Result<Vec<_>> = names.collect();
+        let ids = names?;
+        let ids = ids.iter().filter_map(|name| name.to_str()?.parse().ok());
+        Ok(ids.collect())
+    }
+
+    /// Whether the task has a workspace here.
+    #[must_use]
+    pub fn has(&self, task: Uuid) -> bool {
+        self.path(task).exists()
+    }
+
+    /// Removes the task's workspace, unless a step holds it, in this process or another.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove(&self, task: Uuid) -> std::io::Result<Removal> {
+        let path = self.path(task);
+        let root = match open_root(&path) {
+            Ok(root) => root,
+            Err(Errno::ENOENT) => return Ok(Removal::Absent),
+            Err(errno) => return Err(errno.into()),
+        };
+        let _alone = match Flock::lock(root, FlockArg::LockExclusiveNonblock) {
+            Ok(alone) => alone,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(Removal::Held),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        // Under a staging name it is no workspace any more, and what a crash leaves is removed at a later start.
+        let doomed = self
+            .root
+            .join(format!("{STAGING_PREFIX}{}", Uuid::new_v4()));
+        std::fs::rename(&path, &doomed)?;
+        std::fs::remove_dir_all(&doomed)?;
+        Ok(Removal::Removed)
+    }
+
     /// An empty workspace of no task, for a trial; it is removed when the value is dropped.
     ///
     /// # Errors
@@ -110,6 +154,7 @@ impl Workspaces {
             path: self
                 .root
                 .join(format!("{STAGING_PREFIX}{}", Uuid::new_v4())),
+            owner: self.owner,
         };
         DirBuilder::new().mode(0o700).create(&scratch.path)?;
         if let Some(owner) = self.owner {
@@ -148,8 +193,13 @@ impl Workspaces {
 
     fn open(&self, task: Uuid) -> nix::Result<Workspace> {
         let path = self.path(task);
+        let root = hold(open_root(&path)?)?;
+        // It may have been taken away before we held it.
+        if fstat(&*root)?.st_ino != stat(&path)?.st_ino {
+            return Err(Errno::ENOENT);
+        }
         Ok(Workspace {
-            root: open_root(&path)?,
+            root,
             path,
             owner: self.owner,
         })
@@ -164,9 +214,22 @@ impl Workspaces {
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
+    owner: Option<Owner>,
 }
 
 impl Scratch {
+    /// It as a workspace, for a step.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn open(&self) -> std::io::Result<Workspace> {
+        Ok(Workspace {
+            root: hold(open_root(&self.path)?)?,
+            path: self.path.clone(),
+            owner: self.owner,
+        })
+    }
+
     /// Where it is on the host.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -181,10 +244,21 @@ impl Drop for Scratch {
     }
 }
 
-/// One task's workspace, held open.
+/// What removing a workspace came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone now.
+    Removed,
+    /// There was none.
+    Absent,
+    /// A step works in it.
+    Held,
+}
+
+/// One task's workspace, held: it is not removed as long as this value lives.
 #[derive(Debug)]
 pub struct Workspace {
-    root: OwnedFd,
+    root: Flock<OwnedFd>,
     path: PathBuf,
     owner: Option<Owner>,
 }
@@ -195,6 +269,11 @@ impl Workspace {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Any number of steps hold a workspace, in any process; who removes it must be alone.
+fn hold(root: OwnedFd) -> nix::Result<Flock<OwnedFd>> {
+    Flock::lock(root, FlockArg::LockSharedNonblock).map_err(|(_, errno)| errno)
 }
 
 fn open_root(path: &Path) -> nix::Result<OwnedFd> {

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid, geteuid};
 use octollm_executor::action::{Action, FileChange};
 use octollm_executor::workspace::file::FileError;
 use octollm_executor::workspace::{
-    Entry, LayoutError, Owner, Workspace, WorkspacePath, Workspaces,
+    Entry, LayoutError, Owner, Removal, Workspace, WorkspacePath, Workspaces,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -382,4 +382,28 @@ fn only_regular_files_are_read_and_written() {
         ),
         "more than asked for"
     );
+}
+
+#[test]
+fn a_workspace_is_removed_once_nobody_holds_it() {
+    let (root, workspaces) = workspaces();
+    let (task, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let files = entries(json!([{"path": "a/b", "type": "file", "text": "x"}]));
+    let (one, two) = (
+        workspaces.lay_out(task, &files).unwrap(),
+        workspaces.find(task).unwrap().unwrap(),
+    );
+    drop(workspaces.lay_out(other, &files).unwrap());
+    // Another process has its own view of the same directory.
+    let elsewhere = Workspaces::new(&root.path().join("workspaces"), owner()).unwrap();
+    for held in [one, two] {
+        assert_eq!(elsewhere.remove(task).unwrap(), Removal::Held);
+        assert!(held.path().join("a/b").exists());
+    }
+    assert_eq!(elsewhere.remove(task).unwrap(), Removal::Removed);
+    assert_eq!(elsewhere.remove(task).unwrap(), Removal::Absent);
+    assert!(workspaces.find(task).unwrap().is_none());
+    assert_eq!(workspaces.tasks().unwrap(), [other]);
+    let left = fs::read_dir(root.path().join("workspaces")).unwrap();
+    assert_eq!(left.count(), 1, "something stays");
 }

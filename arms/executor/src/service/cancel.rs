@@ -11,10 +11,12 @@ use uuid::Uuid;
 use super::standing::{Attempt, settles};
 
 /// The republished events that end attempts: stored ones only, never a publish that the log refused.
-const SUBJECTS: [&str; 3] = [
+const SUBJECTS: [&str; 5] = [
     "log.task.cancel_requested.*",
     "log.step.failed.*",
     "log.task.failed.*",
+    "log.task.completed.*",
+    "log.task.cancelled.*",
 ];
 /// Cancelled tasks that are remembered for a dispatch that is still on its way.
 const REMEMBERED: usize = 4096;
@@ -55,7 +57,8 @@ impl Running {
     pub fn observe(&self, event: &Event) {
         let mut state = self.lock();
         let about_step = event.kind == "step.failed";
-        if !about_step {
+        // Nothing is on its way to a task that has all it asked for.
+        if !about_step && event.kind != "task.completed" {
             if state.cancelled.len() == REMEMBERED {
                 state.cancelled.pop_front();
             }

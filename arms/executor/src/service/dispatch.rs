@@ -71,7 +71,8 @@ impl Worker {
             return Err(Trouble::Stopping);
         }
         self.engine.metrics.cancels.inc_by(u64::from(is_cancelled));
-        let event = report::event(dispatch, dispatched, &outcome)?;
+        let event = report::event(dispatch.id, dispatched, &outcome)?
+            .with_traceparent(dispatch.traceparent.as_deref());
         let result = StepResult {
             dispatch,
             attempt,

@@ -1,13 +1,15 @@
 //! Whether the sandbox works on this host: tried at the start, and again for as long as it does not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::sandbox::{Ending, Job, Limits, Program, Sandbox, SandboxError};
+use crate::sandbox::{Ending, GAPS, Job, Layer, Limits, Program, Sandbox, SandboxError};
 use crate::workspace::Workspaces;
 
 /// What the trial may use.
@@ -27,7 +29,8 @@ pub struct SandboxWatch {
     sandbox: Arc<dyn Sandbox>,
     workspaces: Arc<Workspaces>,
     metrics: Metrics,
-    is_known_to_work: Mutex<bool>,
+    /// The layers in force when it last worked; none while it is not known to work.
+    layers: Mutex<Option<Vec<Layer>>>,
 }
 
 impl SandboxWatch {
@@ -38,7 +41,7 @@ impl SandboxWatch {
             sandbox,
             workspaces,
             metrics,
-            is_known_to_work: Mutex::new(false),
+            layers: Mutex::default(),
         }
     }
 
@@ -47,23 +50,32 @@ impl SandboxWatch {
     /// # Errors
     /// What this host lacks.
     pub async fn check(&self) -> Result<(), String> {
-        let mut is_known_to_work = self.is_known_to_work.lock().await;
-        if *is_known_to_work {
-            return Ok(());
+        let mut layers = self.layers.lock().await;
+        if layers.is_none() {
+            let found = self.try_out().await;
+            let found = found
+                .inspect_err(|problem| tracing::error!(problem, "the sandbox does not work"))?;
+            *layers = Some(found);
         }
-        self.try_out()
-            .await
-            .inspect_err(|problem| tracing::error!(problem, "the sandbox does not work"))?;
-        *is_known_to_work = true;
         Ok(())
     }
 
     /// A step could not be run: the next [`check`](Self::check) tries again.
     pub async fn doubt(&self) {
-        *self.is_known_to_work.lock().await = false;
+        *self.layers.lock().await = None;
     }
 
-    async fn try_out(&self) -> Result<(), String> {
+    /// What steps run in, for `/ready`: the `layers` that a program was really run in, what sets the `limits`, and under
+    /// `degraded` what a step lacks, with the reason. Without a sandbox that works there are no layers.
+    pub async fn registry(&self) -> Value {
+        let layers = self.layers.lock().await.clone().unwrap_or_default();
+        let names: Vec<&str> = layers.iter().map(|layer| layer.as_str()).collect();
+        let limits = layers.contains(&Layer::ResourceLimits).then_some("rlimits");
+        let degraded: BTreeMap<&str, &str> = GAPS.into();
+        json!({ "backend": "namespaces", "layers": names, "limits": limits, "degraded": degraded })
+    }
+
+    async fn try_out(&self) -> Result<Vec<Layer>, String> {
         let scratch = self
             .workspaces
             .scratch()
@@ -97,6 +109,6 @@ impl SandboxWatch {
                 .set(1);
         }
         tracing::info!(layers = ?run.layers, "the sandbox works");
-        Ok(())
+        Ok(run.layers)
     }
 }

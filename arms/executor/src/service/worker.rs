@@ -11,6 +11,7 @@ use octollm_events::carrier::StepDispatched;
 use octollm_events::gate::Unavailable;
 use octollm_events::log::ReadError;
 use octollm_events::{Bus, Consumer, Delivery, Event, Log, SchemaViolation, Unhandled, failpoint};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +24,7 @@ use super::replay::Dispatches;
 use super::standing::Attempt;
 
 /// The arm of the steps that are ours.
-const ARM: &str = "executor";
+pub(super) const ARM: &str = "executor";
 /// How often a long step looks into the log for a cancel that it was not told of.
 pub(super) const BEAT: Duration = Duration::from_secs(10);
 /// When a delivery of a step that runs here already comes again.
@@ -39,20 +40,19 @@ pub async fn serve(
 ) {
     let places = Arc::clone(&worker.engine.places);
     loop {
-        let place = tokio::select! {
+        // A place is not kept while there is nothing to do: a request over HTTP may want it.
+        tokio::select! {
             biased;
             // Lets the consumer give back what it has fetched.
-            () = stop.cancelled() => None,
-            place = Arc::clone(&places).acquire_owned() => place.ok(),
-        };
+            () = stop.cancelled() => {}
+            place = places.acquire() => drop(place),
+        }
         let Some(delivery) = consumer.next().await else {
             return;
         };
+        let place = Arc::clone(&places).try_acquire_owned().ok();
         let worker = Arc::clone(&worker);
-        working.spawn(async move {
-            let _place = place;
-            worker.handle(delivery).await;
-        });
+        working.spawn(async move { worker.handle(delivery, place).await });
     }
 }
 
@@ -169,10 +169,17 @@ impl Worker {
         self.running.observe(event);
     }
 
-    /// Handles one delivery and answers it; the answer follows the record.
-    pub async fn handle(&self, delivery: Delivery) {
+    /// Handles one delivery and answers it; the answer follows the record. Without a `place` it waits for one first.
+    pub async fn handle(&self, delivery: Delivery, place: Option<OwnedSemaphorePermit>) {
         let started = Instant::now();
-        delivery.settle(self.work(&delivery)).await;
+        let work = async {
+            let _place = match place {
+                Some(place) => Some(place),
+                None => Arc::clone(&self.engine.places).acquire_owned().await.ok(),
+            };
+            self.work(&delivery).await
+        };
+        delivery.settle(work).await;
         failpoint::reach("executor.answered");
         self.engine
             .metrics

@@ -63,7 +63,7 @@ impl Workspace {
             FileOp::Write { content, mode } => self.write(path, content, bits(*mode)),
             FileOp::Append { content, mode } => self.append(path, content, mode.map(bits)),
             FileOp::MakeDirectory { mode } => {
-                let made = make_directories(&self.root, path.as_str(), bits(*mode), |made| {
+                let made = make_directories(&*self.root, path.as_str(), bits(*mode), |made| {
                     self.hand_over(made, bits(*mode))
                 });
                 made.map(drop).map_err(|errno| refused(path, errno))
@@ -79,7 +79,7 @@ impl Workspace {
     pub fn read(&self, path: &WorkspacePath, limit: usize) -> Result<Vec<u8>, FileError> {
         // O_NONBLOCK: a FIFO must not hold the executor up.
         let file = open_beneath(
-            &self.root,
+            &*self.root,
             path.as_str(),
             OFlag::O_RDONLY | OFlag::O_NONBLOCK,
             Mode::empty(),
@@ -105,7 +105,7 @@ impl Workspace {
     /// Whether the path exists, be it a dangling symbolic link.
     #[must_use]
     pub fn exists(&self, path: &WorkspacePath) -> bool {
-        open_beneath(&self.root, path.as_str(), OFlag::O_PATH, Mode::empty()).is_ok()
+        open_beneath(&*self.root, path.as_str(), OFlag::O_PATH, Mode::empty()).is_ok()
     }
 
     fn write(&self, path: &WorkspacePath, content: &[u8], mode: Mode) -> Result<(), FileError> {
@@ -167,8 +167,8 @@ impl Workspace {
         let (parent, name) = path.split();
         let remove = || {
             let directory = match parent {
-                Some(parent) => open_directory(&self.root, parent)?,
-                None => open_directory(&self.root, ".")?,
+                Some(parent) => open_directory(&*self.root, parent)?,
+                None => open_directory(&*self.root, ".")?,
             };
             match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
                 Err(Errno::EISDIR) => unlinkat(&directory, name, UnlinkatFlags::RemoveDir),
@@ -183,10 +183,10 @@ impl Workspace {
 
     fn parent(&self, path: &WorkspacePath) -> Result<OwnedFd, FileError> {
         let opened = match path.split().0 {
-            None => open_directory(&self.root, "."),
+            None => open_directory(&*self.root, "."),
             Some(parent) => {
                 let mode = bits(action::Mode::DIRECTORY);
-                make_directories(&self.root, parent, mode, |made| self.hand_over(made, mode))
+                make_directories(&*self.root, parent, mode, |made| self.hand_over(made, mode))
             }
         };
         opened.map_err(|errno| refused(path, errno))

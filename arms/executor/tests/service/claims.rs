@@ -1,5 +1,6 @@
 //! Claims on a real broker: one holder, whatever is lost on the way.
 
+#[allow(dead_code, reason = "the broker's own tests use more of it")]
 #[path = "../../../../events/rust/tests/broker/proxy.rs"]
 mod proxy;
 

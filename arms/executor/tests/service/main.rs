@@ -4,9 +4,11 @@
 mod capabilities;
 mod claims;
 mod crash;
+mod execute;
 mod grant;
 mod results;
 mod stops;
+mod workspaces;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,10 @@ impl World {
     }
 
     async fn executor_by(&self, argv: &[&str]) -> ExecutorProcess {
+        self.executor_with(argv, &[]).await
+    }
+
+    async fn executor_with(&self, argv: &[&str], settings: &[(&str, &str)]) -> ExecutorProcess {
         let log = self
             .home
             .path()
@@ -69,6 +75,7 @@ impl World {
                 "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE",
                 self.home.path().join("capability.pub"),
             )
+            .envs(settings.iter().copied())
             // Coverage runs tell the program where to write.
             .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
             .current_dir(self.home.path())
@@ -167,6 +174,15 @@ impl Task<'_> {
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+
+    /// Puts the task's end on record, as the schema's own example has it.
+    async fn end(&mut self, kind: &str) {
+        let schema = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("../../events/schemas/{kind}/v1.json"));
+        let schema: Value =
+            serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
+        self.append(kind, &schema["examples"][0], "").await;
     }
 
     /// Dispatches the first attempt of a step; `fields` replace its defaults.

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use futures::StreamExt;
+
 async fn running(executor: &ExecutorProcess, marker: &str) {
     eventually("the step does not run", async || {
         (alive(marker) > 0).then_some(())
@@ -105,6 +107,53 @@ async fn a_step_that_was_given_up_is_killed_and_its_result_is_late() {
         1,
         "a late result was put on record"
     );
+    let receipt = receipt(&world, &task).await;
+    let dispatch = task.events().await.remove(1);
+    assert_eq!(receipt["kind"], "step.failed");
+    assert_eq!(receipt["payload"]["code"], "CANCELLED");
+    assert_eq!(receipt["dispatch"]["seq"], dispatch.seq);
+    assert!(receipt["came_at"].as_str() > receipt["dispatched_at"].as_str());
+}
+
+/// The one receipt of a task's late results.
+async fn receipt(world: &World, task: &Task<'_>) -> Value {
+    let store = world.bus.jetstream().get_object_store("ARTIFACTS").await;
+    let store = store.unwrap();
+    let prefix = format!("late/{}/1/nap/1/", task.id);
+    let names = store.list().await.unwrap();
+    let names: Vec<String> = names.map(|info| info.unwrap().name).collect().await;
+    let [name] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    assert!(name.starts_with(&prefix), "{name}");
+    let mut content = Vec::new();
+    let mut object = store.get(name).await.unwrap();
+    object.read_to_end(&mut content).await.unwrap();
+    serde_json::from_slice(&content).unwrap()
+}
+
+#[tokio::test]
+async fn a_late_result_without_a_store_is_counted_and_in_nobody_s_way() {
+    let world = World::new().await;
+    let executor = world.executor().await;
+    let mut task = world.task().await;
+    let marker = marker();
+    task.dispatch("nap", command(json!([["sleep", marker]])), json!({}))
+        .await;
+    running(&executor, &marker).await;
+    let jetstream = world.bus.jetstream();
+    jetstream.delete_object_store("ARTIFACTS").await.unwrap();
+    task.end("task.cancelled").await;
+    let lost = "octollm_executor_late_receipts_total{outcome=\"lost\"}";
+    eventually("the lost receipt was not counted", async || {
+        (executor.metric(lost).await == 1.0).then_some(())
+    })
+    .await;
+    let mut next = world.task().await;
+    let (kind, _) = next
+        .run("next", command(json!([["true"]])), json!({}))
+        .await;
+    assert_eq!(kind, "step.executed");
 }
 
 #[tokio::test]
@@ -148,6 +197,19 @@ async fn the_probes_tell_what_fails() {
             .await,
         1.0
     );
+
+    // What a step runs in, and what it lacks.
+    let (_, body) = executor.get("/ready").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let sandbox = &body["details"]["sandbox"];
+    let layers = sandbox["layers"].as_array().unwrap();
+    assert!(
+        layers.contains(&json!("network_namespace")) && layers.contains(&json!("no_capabilities"))
+    );
+    assert_eq!(sandbox["limits"], "rlimits");
+    for lacking in ["landlock", "seccomp", "memory", "workspace_size"] {
+        assert!(sandbox["degraded"][lacking].is_string(), "{body}");
+    }
 
     world.server.kill();
     let (status, body) = eventually("/ready stays well", async || {
@@ -208,6 +270,7 @@ async fn a_host_without_namespaces_refuses_commands() {
             .contains("unshare"),
         "{body}"
     );
+    assert_eq!(body["details"]["sandbox"]["layers"], json!([]));
     // What needs no sandbox still works.
     let write = json!({"kind": "file", "op": "write", "path": "a", "text": "a"});
     assert_eq!(task.run("write", write, json!({})).await.0, "step.executed");
