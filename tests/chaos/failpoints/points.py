@@ -12,7 +12,8 @@ POINTS: dict[str, tuple[str, ...]] = {
         "appended",
         "timer_set",
         "answered",
+        "recovered",
     ),
-    "executor": ("taken", "claimed", "started", "ended", "settled", "late", "answered"),
+    "executor": ("taken", "claimed", "started", "ended", "settled", "late", "receipt_kept", "answered"),
     "projections": ("read", "written", "committed"),
 }

@@ -25,6 +25,7 @@ CRASHES = [
     Crash("executor.settled:5"),
     Crash("executor.answered:2"),
     Crash("executor.late", (OVERDUE, *USUAL), once_ready=True),
+    Crash("executor.receipt_kept", (OVERDUE, *USUAL), once_ready=True),
 ]
 
 

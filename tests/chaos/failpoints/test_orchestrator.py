@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos.failpoints.conftest import Survived
 from tests.chaos.failpoints.crash import USUAL, Crash
-from tests.chaos.failpoints.workload import CANCELLED, FAILING, OVERDUE, PLANNED
+from tests.chaos.failpoints.workload import CANCELLED, FAILING, OVERDUE, PLANNED, RETRIED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -20,6 +20,9 @@ CRASHES = [
     Crash("orchestrator.read:2", first="orchestrator.appended:3"),
     Crash("orchestrator.command_taken", (CANCELLED, *USUAL)),
     Crash("orchestrator.timer_taken", (OVERDUE, *USUAL)),
+    Crash("orchestrator.timer_taken", (RETRIED,), "http"),
+    Crash("orchestrator.appended:7", (RETRIED, RETRIED), "http"),
+    Crash("orchestrator.recovered", first="orchestrator.appended:3"),
 ]
 
 

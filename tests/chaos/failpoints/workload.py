@@ -56,7 +56,7 @@ class Task:
         body: dict[str, Any] = {
             "task_id": self.id,
             "goal": self.kind.goal,
-            "budget": {"max_time_seconds": self.kind.max_time_seconds},
+            "budget": {"max_time_seconds": self.kind.max_time_seconds, "max_retries": 10},
         }
         if self.kind.steps is not None:
             body["plan"] = {"steps": self.kind.steps()}
@@ -120,6 +120,18 @@ OVERDUE = Kind(
     max_time_seconds=3,
     steps=lambda: [command("wait", ["sleep", "25"])],
 )
+RETRIED = Kind(
+    name="retried",
+    ends=DONE,
+    steps=lambda: [
+        command("wait", ["sleep", "0.5"]),
+        command("make", ["touch", "late.txt"], after=("wait",), effect="idempotent"),
+        command("fetch", ["cat", "late.txt"])
+        | {"retry": {"max_attempts": 8, "backoff_ms": 300, "on": ["STEP_FAILED"]}},
+    ],
+)
+"""A step that fails until another one has done its work: the pause between its attempts is a timer."""
+
 SLOW = Kind(
     name="slow",
     ends=DONE,
