@@ -21,14 +21,19 @@ import uvloop
 
 from bench.machine import describe, percentile
 from bench.pipeline import report, systems
-from bench.pipeline.systems import PEERS, ROOT, Result, Row, Unavailable
-
-ECHO = "pipeline, echo arm"
-SANDBOX = "pipeline, sandbox"
-PING_PONG = "bare chain, two processes"
-AWAITED = "bare chain, one process"
-DBOS = "DBOS"
-RESTATE = "Restate"
+from bench.pipeline.systems import (
+    AWAITED,
+    DBOS,
+    ECHO,
+    PEERS,
+    PING_PONG,
+    RESTATE,
+    ROOT,
+    SANDBOX,
+    Result,
+    Row,
+    Unavailable,
+)
 
 FULL = {1: 30, 16: 96, 64: 128, 100: 100}
 QUICK = {1: 20, 16: 48, 100: 100}
@@ -89,6 +94,7 @@ class Bench:
                     "steps": row.steps,
                     "in_flight": row.in_flight,
                     "per_second": measured.per_second,
+                    "load": os.getloadavg()[0],
                     "latencies_ms": measured.latencies_ms,
                 }
             )

@@ -27,6 +27,13 @@ PEERS = ROOT / "target" / "bench" / "peers"
 FROM_HERE = {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 """So that a service can be a module of the bench."""
 
+ECHO = "pipeline, echo arm"
+SANDBOX = "pipeline, sandbox"
+PING_PONG = "bare chain, two processes"
+AWAITED = "bare chain, one process"
+DBOS = "DBOS"
+RESTATE = "Restate"
+
 STEPS = 4
 WARM_UP = 10
 CPU_IN_FLIGHT = 16
