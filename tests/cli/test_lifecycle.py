@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -120,6 +121,53 @@ async def test_cancel_stops_a_running_step(running: Path) -> None:
     code, out, err = await watching
     assert code == 6, out + err
     assert "wrong folder" in out
+
+
+async def test_the_operator_runs_an_action_at_once(running: Path) -> None:
+    code, out, err = await octo(running, "execute", "--", "echo", "at once")
+    assert (code, out) == (0, "at once\n"), err
+    code, out, err = await octo(running, "execute", "--timeout", "0.5", "--", "sleep", "60")
+    assert code == 1
+    assert "TIMEOUT" in err
+    code, out, err = await octo(running, "execute", "--json", "--", "bash", "-c", "id")
+    assert code == 1
+    assert json.loads(out)["result"]["code"] == "POLICY_DENIED"
+
+
+async def post_execution(running: Path, key: str, request: dict[str, Any]) -> tuple[int, str]:
+    """Status, and the problem's code."""
+    state = read(running / ".octo")
+    assert state
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
+        bearer = {"authorization": f"Bearer {key}"}
+        answer = await http.post(f"{state.url('executor')}/api/v1/execute", json=request, headers=bearer)
+    return answer.status_code, answer.json().get("code", "")
+
+
+async def test_a_grant_is_good_once_for_what_it_says_and_with_the_operators_key(running: Path) -> None:
+    code, out, err = await octo(running, "grant", "--", "echo", "once")
+    assert code == 0, err
+    request: dict[str, Any] = json.loads(out)
+    key = (running / ".octo" / "keys" / "operator.key").read_text()
+    other = json.loads(out)
+    other["step"]["action"]["pipeline"] = [["cat", "/etc/passwd"]]
+    assert await post_execution(running, "0" * 64, request) == (401, "UNAUTHORIZED")
+    assert await post_execution(running, key, other) == (403, "CAPABILITY_VIOLATION")
+    assert await post_execution(running, key, request) == (200, ""), "refusals have not used it up"
+    assert await post_execution(running, key, request) == (409, "REPLAYED")
+    dispatched = (await octo(running, "tail", "--kind", "step.dispatched", "--no-follow", "--json"))[1].splitlines()[-1]
+    on_the_bus = json.loads(dispatched)
+    payload, task_id = on_the_bus["payload"], on_the_bus["subject"].rsplit(".", 1)[1]
+    taken = {"task_id": task_id, "step": payload["step"], "capability": payload["capability"]}
+    assert await post_execution(running, key, taken) == (403, "CAPABILITY_VIOLATION")
+
+
+async def test_the_private_key_is_nowhere_but_in_its_file(running: Path) -> None:
+    private = (running / ".octo" / "keys" / "capability.key").read_text().partition("/")[2].encode()
+    assert private
+    files = [path for path in (running / ".octo").rglob("*") if path.is_file()]
+    holding = [path.name for path in files if private in path.read_bytes()]
+    assert holding == ["capability.key"]
 
 
 async def test_doctor_finds_nothing_wrong(running: Path) -> None:
