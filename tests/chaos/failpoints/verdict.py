@@ -93,7 +93,8 @@ def _task(rig: Rig, task: Task, events: Sequence[Event], end: str) -> Iterable[s
     if len(ends) != 1:
         yield f"{len(ends)} terminal events"
     if end not in task.kind.ends:
-        yield f"ended {end}, expected {' or '.join(sorted(task.kind.ends))}"
+        why = getattr(events[-1].payload, "message", "") if events else ""
+        yield f"ended {end} ({why}), expected {' or '.join(sorted(task.kind.ends))}"
     dispatched: Counter[tuple[str, int]] = Counter()
     settled: Counter[tuple[str, int]] = Counter()
     for event in events:
