@@ -165,12 +165,9 @@ impl Intake {
         let message = format!(
             "could not be handled in {ATTEMPTS} attempts (octo dlq ls); submit it again under another task_id"
         );
-        let (task_id, why) = (given.unwrap_or(derived), Violations::one("", message));
-        let code = ErrorCode::InternalError;
-        let rejected = self
-            .reception
-            .reject(task_id, code, &why, document.as_ref(), origin);
-        match rejected.await {
+        let (task_id, document) = (given.unwrap_or(derived), document.as_ref());
+        let given_up = self.reception.give_up(task_id, &message, document, origin);
+        match given_up.await {
             Err(Refusal::Unavailable { reason, .. }) => Err(log_down(reason)),
             _ => Ok(()),
         }
@@ -360,7 +357,61 @@ async fn api(bus: &Bus, subject: String) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
+    use octollm_events::Log;
+    use octollm_events::carrier::TaskRejected;
+    use octollm_events::testing::NatsServer;
+    use prometheus::Registry;
+    use serde_json::json;
+
     use super::*;
+    use crate::artifacts::Artifacts;
+    use crate::digest::DigestKey;
+
+    #[tokio::test]
+    async fn what_could_not_be_handled_is_on_record_as_rejected() {
+        let server = NatsServer::start().await;
+        let bus = server.connect("reflex").await;
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let key = home.path().join("digest.key");
+        std::fs::write(&key, "5a".repeat(32)).expect("the key is written");
+        let metrics = Metrics::new(&Registry::new()).expect("new names");
+        let log = Log::new(bus.clone(), "reflex");
+        let reception = Reception::new(
+            log.clone(),
+            Artifacts::new(bus.clone()),
+            DigestKey::read(&key).expect("a key"),
+            metrics.clone(),
+        );
+        let intake = Intake::new(bus.clone(), Arc::new(reception), metrics, 2, 1024);
+        let mut consumer = intake.consumer(CancellationToken::new());
+        let given = Uuid::new_v4();
+        let bodies = [
+            json!({ "task_id": given, "goal": "Count" }).to_string(),
+            "no JSON".to_owned(),
+        ];
+        for body in bodies {
+            let stored = bus.client().request("task.submit", body.into()).await;
+            stored.expect("the broker stores it");
+            let delivery = consumer.next().await.expect("it was not stopped");
+            let origin = Origin {
+                channel: SourceChannel::Bus,
+                principal: PRINCIPAL,
+                traceparent: None,
+            };
+            let refused = intake.refuse(&delivery, &origin).await;
+            refused.expect("the log is there");
+            let derived = intake.derived_id(&delivery).await.expect("it has one");
+            let task_id = if delivery.seq() == 1 { given } else { derived };
+            let events = log.read(task_id, None).await.expect("it can be read");
+            let rejected: TaskRejected = events[0].decode().expect("it keeps its schema");
+            assert_eq!(rejected.code, ErrorCode::InternalError);
+            assert!(
+                rejected.message.contains("submit it again"),
+                "{}",
+                rejected.message
+            );
+        }
+    }
 
     #[test]
     fn a_derived_id_follows_the_contract() {

@@ -146,6 +146,26 @@ impl Reception {
         self.append_rejected(task_id, rejection, origin).await
     }
 
+    /// Puts on record that a submission can't be handled here, through no fault of its own. `message` says what to do.
+    pub async fn give_up(
+        &self,
+        task_id: Uuid,
+        message: &str,
+        document: Option<&serde_json::Value>,
+        origin: &Origin,
+    ) -> Result<Receipt, Refusal> {
+        let rejection = TaskRejected {
+            code: ErrorCode::InternalError,
+            message: cut(message, MAX_MESSAGE),
+            reasons: Vec::new(),
+            source: origin.source(),
+            retry_after_ms: None,
+            submission_digest: document.map(|document| self.key.digest(document)),
+            verdict: None,
+        };
+        self.append_rejected(task_id, rejection, origin).await
+    }
+
     async fn append_rejected(
         &self,
         task_id: Uuid,
@@ -211,17 +231,17 @@ impl Reception {
     /// How the task began that is there already.
     async fn first_event(&self, task_id: Uuid) -> Result<FirstEvent, Refusal> {
         let internal = |reason: String| Refusal::Internal { task_id, reason };
-        let events = self
-            .log
-            .read_on(task_id, &Position::START)
-            .await
-            .map_err(|error| match error {
-                ReadError::Unavailable { .. } => Refusal::Unavailable {
-                    task_id,
-                    reason: error.to_string(),
-                },
-                broken => internal(broken.to_string()),
-            })?;
+        let events =
+            self.log
+                .read_on(task_id, &Position::START)
+                .await
+                .map_err(|error| match error {
+                    ReadError::Unavailable { .. } => Refusal::Unavailable {
+                        task_id,
+                        reason: error.to_string(),
+                    },
+                    broken => internal(broken.to_string()),
+                })?;
         let first = events.first().ok_or_else(|| {
             internal("the log refused the task's first event and has none".to_owned())
         })?;

@@ -90,7 +90,7 @@ pub async fn cancel(
     );
     let Asked { task_id, note } = match asked {
         Ok(asked) => asked,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let command = TaskCancel {
         task_id: task_id.to_string(),
@@ -113,7 +113,7 @@ pub async fn resume(
     let asked = Asked::read("resume", "note", &request, &id, body, &reception, &metrics);
     let Asked { task_id, note } = match asked {
         Ok(asked) => asked,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let command = TaskResume {
         task_id: task_id.to_string(),
@@ -141,22 +141,22 @@ impl Asked {
         body: Body,
         reception: &Reception,
         metrics: &Metrics,
-    ) -> Result<Self, HttpResponse> {
+    ) -> Result<Self, Box<HttpResponse>> {
         let count = |outcome: &str| metrics.commands.with_label_values(&[name, outcome]).inc();
         let Some(task_id) = contract::task_id(&json!({ "task_id": id })) else {
             count("invalid");
-            return Err(problem::invalid(&Violations::one(
+            return Err(Box::new(problem::invalid(&Violations::one(
                 "/task_id",
                 "must be a UUID, as in 3f2b8c1e-5d5b-4c0a-9a58-0d6e3a1f7b21",
-            )));
+            ))));
         };
         let body = json_body(request, body).map_err(|error| {
             count("malformed");
-            error.answer()
+            Box::new(error.answer())
         })?;
         let text = note(&body, field).map_err(|violations| {
             count("invalid");
-            problem::invalid(&violations)
+            Box::new(problem::invalid(&violations))
         })?;
         let note = match text.map(|text| screen_note(&text, reception.ruleset())) {
             None => None,
@@ -169,7 +169,8 @@ impl Asked {
                 )];
                 let detail = format!("the {field} was refused; nothing was sent");
                 let code = ErrorCode::InjectionBlocked;
-                return Err(problem::answer(code, &detail, Some(task_id), &errors));
+                let answer = problem::answer(code, &detail, Some(task_id), &errors);
+                return Err(Box::new(answer));
             }
         };
         Ok(Self { task_id, note })
