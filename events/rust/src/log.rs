@@ -7,14 +7,11 @@ pub use error::{AppendError, ReadError};
 
 use crate::bus::Bus;
 use crate::envelope::{Event, EventHash, NewEvent, Position, Undecodable};
+use crate::publish::PublishError;
 use crate::pull::Pull;
-use async_nats::Request;
 use async_nats::header::HeaderMap;
-use bytes::Bytes;
-use serde::Deserialize;
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The stream that holds the log.
@@ -24,47 +21,11 @@ pub const STREAM: &str = "EVENTS";
 pub const MAX_MESSAGE_BYTES: usize = 262_144;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-const ATTEMPT: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const FOLLOW_BATCH: usize = 256;
 
-/// Wrong last sequence; the second where a replicated stream is just storing another event of the task.
-const CONFLICTS: [u64; 2] = [10071, 10164];
-/// A replicated stream is just storing this very id, or a cluster is without a leader.
-const UNSETTLED: [u64; 2] = [10158, 10008];
-const UNAVAILABLE: u16 = 503;
 /// The stream's, the account's, or the server's store is full.
 const FULL: [u64; 4] = [10077, 10047, 10023, 10028];
 const MESSAGE_TOO_LARGE: u64 = 10054;
-
-/// The broker's answer to a publish.
-#[derive(Deserialize)]
-struct Ack {
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    duplicate: bool,
-    error: Option<ApiError>,
-}
-
-#[derive(Deserialize)]
-struct ApiError {
-    code: u16,
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-impl ApiError {
-    /// Whether the same publish would be answered the same again.
-    fn is_settled(&self) -> bool {
-        // What a cluster's leader can't pass on to the others has a status, and no code.
-        let is_not_passed_on = self.code == UNAVAILABLE && self.err_code == 0;
-        !is_not_passed_on && !UNSETTLED.contains(&self.err_code)
-    }
-}
 
 /// The log as one service sees it; cheap to clone.
 ///
@@ -160,8 +121,10 @@ impl Log {
         }
 
         let ack = self
-            .publish(task_id, &subject, headers, event.body())
-            .await?;
+            .bus
+            .publish(&subject, headers, event.body(), self.deadline)
+            .await
+            .map_err(|error| self.unanswered(task_id, error))?;
         match ack.error {
             None if !ack.duplicate => Ok(Position {
                 seq: ack.seq,
@@ -170,24 +133,20 @@ impl Log {
                 terminal: event.is_terminal(),
             }),
             None => Err(self.conflict(task_id, expected, true)),
-            Some(error) if CONFLICTS.contains(&error.err_code) => {
-                Err(self.conflict(task_id, expected, false))
-            }
-            Some(error) if FULL.contains(&error.err_code) => Err(AppendError::Full {
+            Some(error) if error.is_conflict() => Err(self.conflict(task_id, expected, false)),
+            Some(error) if FULL.contains(&error.code) => Err(AppendError::Full {
                 task_id,
-                reason: error.description,
+                reason: error.reason,
             }),
-            Some(error) if error.err_code == MESSAGE_TOO_LARGE => {
-                Err(AppendError::PayloadTooLarge {
-                    task_id,
-                    kind: event.kind().to_owned(),
-                    size,
-                })
-            }
+            Some(error) if error.code == MESSAGE_TOO_LARGE => Err(AppendError::PayloadTooLarge {
+                task_id,
+                kind: event.kind().to_owned(),
+                size,
+            }),
             Some(error) => Err(AppendError::Refused {
                 task_id,
-                code: error.err_code,
-                reason: error.description,
+                code: error.code,
+                reason: error.reason,
             }),
         }
     }
@@ -200,65 +159,24 @@ impl Log {
         }
     }
 
-    /// Publishes until the outcome is settled: what times out or finds no responder is repeated unchanged.
-    async fn publish(
-        &self,
-        task_id: Uuid,
-        subject: &str,
-        headers: HeaderMap,
-        body: &Bytes,
-    ) -> Result<Ack, AppendError> {
-        let deadline = Instant::now() + self.deadline;
-        let mut refusals = self.bus.refusals();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let connected = tokio::time::timeout_at(deadline, self.bus.connected());
-            if connected.await.is_err() {
-                return Err(AppendError::Unavailable {
-                    task_id,
-                    deadline: self.deadline,
-                    source: None,
-                });
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let request = Request::new()
-                .headers(headers.clone())
-                .payload(body.clone())
-                .timeout(Some(ATTEMPT.min(left)));
-            let answer = tokio::select! {
-                answer = self.bus.client().send_request(subject.to_owned(), request) => answer,
-                () = refusals.of(subject) => {
-                    return Err(AppendError::Forbidden {
-                        source_name: self.source.clone(),
-                        subject: subject.to_owned(),
-                    });
-                }
-            };
-            let failure = match answer {
-                Ok(message) => match serde_json::from_slice::<Ack>(&message.payload) {
-                    Ok(ack) if ack.error.as_ref().is_none_or(ApiError::is_settled) => {
-                        return Ok(ack);
-                    }
-                    Ok(_) => None,
-                    Err(error) => {
-                        return Err(AppendError::Refused {
-                            task_id,
-                            code: 0,
-                            reason: format!("its answer is no ack: {error}"),
-                        });
-                    }
-                },
-                Err(failure) => Some(failure),
-            };
-            if Instant::now() + pause >= deadline {
-                return Err(AppendError::Unavailable {
-                    task_id,
-                    deadline: self.deadline,
-                    source: failure,
-                });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+    fn unanswered(&self, task_id: Uuid, error: PublishError) -> AppendError {
+        match error {
+            PublishError::Forbidden { subject } => AppendError::Forbidden {
+                source_name: self.source.clone(),
+                subject,
+            },
+            PublishError::NoAck { source, .. } => AppendError::Refused {
+                task_id,
+                code: 0,
+                reason: format!("its answer is no ack: {source}"),
+            },
+            PublishError::Unavailable {
+                deadline, source, ..
+            } => AppendError::Unavailable {
+                task_id,
+                deadline,
+                source,
+            },
         }
     }
 

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-const ATTEMPT: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// One try of a request to the broker, and the pauses between tries, which double.
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(2);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Wrong last sequence; the second where a replicated stream is just storing another message of the subject.
 const CONFLICTS: [u64; 2] = [10071, 10164];

@@ -1,8 +1,9 @@
 //! Reading a task by direct get.
 
-use super::{ATTEMPT, FIRST_PAUSE, LONGEST_PAUSE, Log, ReadError, filter};
+use super::{Log, ReadError, filter};
 use crate::bus::Bus;
 use crate::envelope::{Event, Position};
+use crate::publish::{ATTEMPT, FIRST_PAUSE, LONGEST_PAUSE};
 use async_nats::{Message, Request, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
