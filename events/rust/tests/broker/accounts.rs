@@ -5,6 +5,7 @@ use crate::proxy::Proxy;
 use octollm_events::config::NatsSettings;
 use octollm_events::testing::NatsServer;
 use octollm_events::{Bus, Consumer, Log};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -50,12 +51,21 @@ async fn no_message_waits_for_its_ack_wait_whatever_becomes_of_the_connection() 
     let log = Log::new(server.connect("reflex").await, "reflex");
     let bus = as_saga(&proxy).await;
     let mut consumer = Consumer::new(bus.clone(), "EVENTS", "saga", CancellationToken::new());
+    let mut known = HashSet::new();
     for happening in ["start", "lost connection", "lost connection", "restart"] {
+        let seen = known.clone();
         let waiting = tokio::spawn(async move {
-            let delivery = timeout(PATIENCE, consumer.next())
-                .await
-                .expect("a delivery comes");
-            (delivery.expect("it was not stopped"), consumer)
+            loop {
+                let delivery = timeout(PATIENCE, consumer.next())
+                    .await
+                    .expect("a delivery comes")
+                    .expect("it was not stopped");
+                delivery.ack().await.unwrap();
+                // A broker that was killed forgets its latest acks, and delivers again what they were for.
+                if !seen.contains(&delivery.event().unwrap().task_id) {
+                    return (delivery, consumer);
+                }
+            }
         });
         let made = bus.client().statistics().connects.load(Ordering::SeqCst);
         match happening {
@@ -69,14 +79,11 @@ async fn no_message_waits_for_its_ack_wait_whatever_becomes_of_the_connection() 
             tokio::time::sleep(POLL).await;
         }
         let (task_id, _) = task(&log, 1).await;
+        known.insert(task_id);
         let (delivery, reader) = waiting.await.unwrap();
-        assert_eq!(
-            delivery.event().unwrap().task_id,
-            task_id,
-            "after {happening}"
-        );
+        let delivered = delivery.event().unwrap().task_id;
+        assert_eq!(delivered, task_id, "after {happening}");
         assert_eq!(delivery.delivered(), 1, "after {happening}");
-        delivery.ack().await.unwrap();
         consumer = reader;
     }
 }
