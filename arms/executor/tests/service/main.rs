@@ -4,6 +4,7 @@
 mod capabilities;
 mod claims;
 mod crash;
+mod deliveries;
 mod execute;
 mod grant;
 mod results;
