@@ -34,6 +34,7 @@ from bench.pipeline.systems import (
     Row,
     Unavailable,
 )
+from octollm.stack import StackOptions, services
 
 FULL = {1: 30, 16: 96, 64: 128, 100: 100}
 QUICK = {1: 20, 16: 48, 100: 100}
@@ -137,6 +138,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": describe(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": revision(),
+        "binaries": str(Path(services.find(("octollm-executor",), StackOptions().bin_dir)[0]).parent),
         "command": "python -m bench.pipeline " + " ".join(sys.argv[1:]),
         "fsync_of_700_bytes_ms": {f"p{rank}": percentile(synced, rank) for rank in (50, 95, 99)},
         "rows": bench.rows,

@@ -53,7 +53,7 @@ def text(data: Mapping[str, Any]) -> str:
     count = max(row["round"] for row in data["rows"])
     lines = [
         f"{data['machine']}; {data['date']}; revision {data['revision']}; `{data['command']}`",
-        f"medians of {count} round(s); load average {min(load):.1f} to {max(load):.1f}",
+        f"binaries of {data['binaries']}; medians of {count} round(s); load average {min(load):.1f} to {max(load):.1f}",
         f"append 700 bytes and fsync: P50 {synced['p50']:.2f} ms, P99 {synced['p99']:.2f} ms",
     ]
     for fsync in (True, False):
