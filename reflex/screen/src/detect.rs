@@ -2,15 +2,21 @@
 
 use std::ops::Range;
 
+use crate::encoding;
 use crate::ruleset::Ruleset;
 use crate::screening::{Finding, MAX_FINDINGS, MAX_SPANS, Place, Span, UNSCREENED};
+use crate::spelling;
 use crate::view::View;
 
 /// Passes over a text. A value that is taken out can bare another one (`ada@example.org219-45-6780`), so the rules
 /// run until they find nothing; a text that is not done by then was made to be so.
 const MAX_PASSES: usize = 4;
 
-/// A value in the bytes of a view, not yet set against the others.
+/// Encodings within encodings that are undone.
+const MAX_DEPTH: usize = 2;
+
+/// A value in the bytes of the text, not yet set against the others.
+#[derive(Clone)]
 struct Candidate<'r> {
     range: Range<usize>,
     kind: &'r str,
@@ -18,41 +24,36 @@ struct Candidate<'r> {
     confidence: u16,
 }
 
-/// Finds the personal data of `original`, seen through `view`.
+/// Finds the personal data of `original`.
 ///
 /// Gives the view without it, the spans in order, and whether a limit was met. What is left in that view is what a
 /// redacted text reads like, and the rules find nothing in it.
 pub(crate) fn personal_data<'t>(
     original: &'t str,
-    mut view: View<'t>,
     ruleset: &Ruleset,
 ) -> (View<'t>, Vec<Span>, bool) {
     let mut found: Vec<Candidate<'_>> = Vec::new();
+    let mut taken: Vec<Range<usize>> = Vec::new();
     for pass in 0.. {
-        let candidates = apart(candidates(view.text(), ruleset));
+        let view = View::of(original, &taken, ruleset);
+        let candidates = apart(candidates(&view, ruleset, MAX_DEPTH));
         if candidates.is_empty() {
-            break;
+            if found.len() > MAX_SPANS {
+                return unscreened(original, found, MAX_SPANS - 1, ruleset);
+            }
+            return (view, spans(original, &found), false);
         }
         if pass == MAX_PASSES {
-            return unscreened(original, view, found, 0);
+            break;
         }
-        let taken: Vec<Range<usize>> = candidates
+        found.extend(candidates);
+        found.sort_unstable_by_key(|candidate| candidate.range.start);
+        taken = found
             .iter()
             .map(|candidate| candidate.range.clone())
             .collect();
-        let origins = candidates.into_iter().map(|found| Candidate {
-            range: view.origin(&found.range),
-            ..found
-        });
-        found.extend(origins);
-        view = view.without(&taken);
     }
-    found.sort_unstable_by_key(|candidate| candidate.range.start);
-    if found.len() > MAX_SPANS {
-        return unscreened(original, view, found, MAX_SPANS - 1);
-    }
-    let spans = spans(original, &found);
-    (view, spans, false)
+    unscreened(original, found, 0, ruleset)
 }
 
 /// Finds the signs of injection in `view` of `original`. Also says whether there were more than are given.
@@ -61,50 +62,99 @@ pub(crate) fn injections(
     view: &View<'_>,
     ruleset: &Ruleset,
 ) -> (Vec<Finding>, bool) {
-    let mut found = Vec::new();
-    for rule in &ruleset.injection {
-        for (count, hit) in rule.pattern.find_iter(view.text()).enumerate() {
-            if count == MAX_FINDINGS {
-                break;
-            }
-            found.push((rule, view.origin(&hit.range())));
-        }
-    }
+    let mut found = signs(view, ruleset, MAX_DEPTH);
     found.sort_by_key(|(rule, range)| {
+        let source = &ruleset.injection[*rule].source;
         (
-            std::cmp::Reverse(rule.source.severity),
+            std::cmp::Reverse(source.severity),
             range.start,
-            &rule.source.id,
+            &source.id,
+            range.end,
         )
     });
+    found.dedup();
     let cut = found.len() > MAX_FINDINGS;
     found.truncate(MAX_FINDINGS);
-    found.sort_by_key(|(rule, range)| (range.start, &rule.source.id));
+    found.sort_by_key(|(rule, range)| (range.start, &ruleset.injection[*rule].source.id));
     let mut ruler = Ruler::new(original);
-    let places: Vec<Place> = found.iter().map(|(_, range)| ruler.place(range)).collect();
-    let findings = found
-        .into_iter()
-        .zip(places)
-        .map(|((rule, _), place)| Finding {
-            family: rule.source.family,
-            rule: rule.source.id.clone(),
-            severity: rule.source.severity,
-            place,
-        });
+    let findings = found.into_iter().map(|(rule, range)| {
+        let source = &ruleset.injection[rule].source;
+        Finding {
+            family: source.family,
+            rule: source.id.clone(),
+            severity: source.severity,
+            place: ruler.place(&range),
+        }
+    });
     (findings.collect(), cut)
 }
 
-fn candidates<'r>(text: &str, ruleset: &'r Ruleset) -> Vec<Candidate<'r>> {
+/// Matches of the injection rules, each its number and its place in the original, in every reading of the view.
+fn signs(view: &View<'_>, ruleset: &Ruleset, depth: usize) -> Vec<(usize, Range<usize>)> {
+    let mut found = Vec::new();
+    let mut read = |view: &View<'_>| {
+        let hits = ruleset.literals.find(view.text());
+        for (number, rule) in ruleset.injection.iter().enumerate() {
+            let matches = rule.find(view.text(), &hits).take(MAX_FINDINGS);
+            found.extend(matches.map(|range| (number, view.origin(&range))));
+        }
+    };
+    read(view);
+    if let Some(respelled) = spelling::respelled(view) {
+        read(&respelled);
+    }
+    if depth > 0 {
+        for (range, inner) in encoding::decoded(view.text()) {
+            let origin = view.origin(&range);
+            let inner = View::of(&inner, &[], ruleset);
+            found.extend(
+                signs(&inner, ruleset, depth - 1)
+                    .into_iter()
+                    .map(|(rule, _)| (rule, origin.clone())),
+            );
+        }
+    }
+    found
+}
+
+/// What the rules find in every reading of the view, in the bytes of the original.
+fn candidates<'r>(view: &View<'_>, ruleset: &'r Ruleset, depth: usize) -> Vec<Candidate<'r>> {
     let mut candidates = Vec::new();
-    for rule in &ruleset.pii {
-        candidates.extend(rule.find(text).map(|hit| Candidate {
-            range: hit.range,
-            kind: &rule.source.kind,
-            rule: &rule.source.id,
-            confidence: hit.confidence,
-        }));
+    read(view, ruleset, &mut candidates);
+    if let Some(respelled) = spelling::respelled(view) {
+        read(&respelled, ruleset, &mut candidates);
+    }
+    if depth > 0 {
+        for (range, inner) in encoding::decoded(view.text()) {
+            let inner = View::of(&inner, &[], ruleset);
+            let surest = self::candidates(&inner, ruleset, depth - 1)
+                .into_iter()
+                .reduce(|best, next| {
+                    if next.confidence > best.confidence {
+                        next
+                    } else {
+                        best
+                    }
+                });
+            candidates.extend(surest.map(|inner| Candidate {
+                range: view.origin(&range),
+                ..inner
+            }));
+        }
     }
     candidates
+}
+
+fn read<'r>(view: &View<'_>, ruleset: &'r Ruleset, candidates: &mut Vec<Candidate<'r>>) {
+    let hits = ruleset.literals.find(view.text());
+    for rule in &ruleset.pii {
+        candidates.extend(rule.find(view.text(), &hits).map(|found| Candidate {
+            range: view.origin(&found.range),
+            kind: &rule.source.kind,
+            rule: &rule.source.id,
+            confidence: found.confidence,
+        }));
+    }
 }
 
 /// Makes one candidate of those that overlap: it covers all that they cover, so that no part of a value is left, and
@@ -137,9 +187,9 @@ fn apart(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
 /// The first `keep` of `found`, and one span over everything after them.
 fn unscreened<'t>(
     original: &'t str,
-    view: View<'t>,
     mut found: Vec<Candidate<'_>>,
     keep: usize,
+    ruleset: &Ruleset,
 ) -> (View<'t>, Vec<Span>, bool) {
     let start = if keep == 0 {
         0
@@ -153,7 +203,15 @@ fn unscreened<'t>(
         rule: "limit",
         confidence: 1000,
     });
-    (view, spans(original, &found), true)
+    let taken: Vec<Range<usize>> = found
+        .iter()
+        .map(|candidate| candidate.range.clone())
+        .collect();
+    (
+        View::of(original, &taken, ruleset),
+        spans(original, &found),
+        true,
+    )
 }
 
 fn spans(original: &str, found: &[Candidate<'_>]) -> Vec<Span> {

@@ -4,12 +4,14 @@
 //! a hash map. The same text, role and rules give the same bytes on every machine, so a verdict that is on
 //! record can be computed again and compared.
 //!
-//! A text passes three stages, each a module, and redaction uses what they found:
+//! A text passes these stages, each a module:
 //!
-//! 1. `view` normalises: it undoes what hides a value from a pattern and keeps a map back to the original,
-//! 2. `detect` runs the rules until nothing new is found,
-//! 3. `decide` turns injection findings and the text's [`Role`] into a score and a [`Decision`],
-//! 4. [`redact`] replaces the personal data and leaves every other byte alone.
+//! 1. `view` normalises (`fold`, `escape`): it undoes what hides a value from a pattern and keeps a map back to the
+//!    original; `spelling` reads what is spelled out, `encoding` what stands in base64 or hexadecimal,
+//! 2. `prefilter` says in one pass which rules can match at all,
+//! 3. `detect` runs those until nothing new is found,
+//! 4. `decide` turns injection findings and the text's [`Role`] into a score and a [`Decision`],
+//! 5. [`redact`] replaces the personal data and leaves every other byte alone.
 //!
 //! Time is linear in the text: every pattern is a finite automaton with a bounded match (checked when the rules
 //! are loaded), and the number of passes is fixed.
@@ -24,13 +26,20 @@
 //! assert_eq!(clean, "Write to [EMAIL_1]");
 //! ```
 
+mod checksum;
+mod date;
 mod decide;
 mod detect;
+mod encoding;
+mod escape;
+mod fold;
 mod placeholder;
+mod prefilter;
 mod redact;
 mod rule;
 mod ruleset;
 mod screening;
+mod spelling;
 mod validator;
 mod view;
 
@@ -48,8 +57,7 @@ pub use screening::{
 /// replaced, not refused. Never fails and never panics, whatever the text.
 #[must_use]
 pub fn screen(text: &str, role: Role, ruleset: &Ruleset) -> Screening {
-    let view = view::View::of(text, ruleset);
-    let (view, spans, spans_cut) = detect::personal_data(text, view, ruleset);
+    let (view, spans, spans_cut) = detect::personal_data(text, ruleset);
     let (findings, findings_cut) = detect::injections(text, &view, ruleset);
     let (score, decision) = decide::decide(&findings, role);
     Screening {

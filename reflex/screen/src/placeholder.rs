@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::fold::folded;
 use crate::ruleset::Ruleset;
 use crate::screening::Screening;
-use crate::view::fold;
 
 /// Longest placeholder, in bytes: a type of 40, a number of 6, punctuation.
 const MAX_LENGTH: usize = 49;
@@ -108,11 +108,12 @@ impl fmt::Debug for Placeholders {
 /// A value without its notation: e-mail addresses ignore case (RFC 5321 leaves the local part to the host, and no
 /// host that matters tells case apart), everything else is its letters and digits.
 fn canonical(kind: &str, value: &str) -> String {
-    let folded = value.chars().filter_map(fold);
+    let folded = folded(value);
     if kind == "EMAIL" {
-        return folded.flat_map(char::to_lowercase).collect();
+        return folded.to_lowercase();
     }
     folded
+        .chars()
         .filter(|character| character.is_alphanumeric())
         .flat_map(char::to_uppercase)
         .collect()

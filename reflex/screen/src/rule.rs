@@ -5,6 +5,10 @@ use std::ops::Range;
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
+use crate::checksum::Checksum;
+use crate::date;
+use crate::fold::folded;
+use crate::prefilter::{Collection, Hits, MAX_WORD, Needs};
 use crate::screening::{Family, Severity};
 use crate::validator::Validator;
 use crate::view::OPAQUE;
@@ -17,7 +21,8 @@ const MAX_MATCH: usize = 4096;
 pub(crate) const CONTEXT_BEFORE: usize = 64;
 const CONTEXT_AFTER: usize = 32;
 
-/// What context words add to a rule's confidence, thousandths.
+/// What a context word right beside the value adds to a rule's confidence, thousandths; each byte between takes one
+/// away, so that of two rules the one whose word is nearer is the surer one.
 const CONTEXT_GAIN: u16 = 150;
 
 /// A rule that finds personal data, as the files write it.
@@ -33,17 +38,38 @@ pub(crate) struct PiiSource {
     pub(crate) confidence: u16,
     #[serde(default)]
     pub(crate) validator: Option<Validator>,
-    /// Words that stand near such a value.
+    /// Check digits, all of which must be right.
+    #[serde(default)]
+    pub(crate) checksums: Vec<Checksum>,
+    /// Layout of a date among the letters and digits of the value, e.g. `YYMMDD`; any other character stands for
+    /// one that is no part of it.
+    #[serde(default)]
+    pub(crate) date: Option<String>,
+    /// Words that stand near such a value; names of lists in the file's `contexts`, in angle brackets, stand for
+    /// the words of the list.
     #[serde(default)]
     pub(crate) context: Vec<String>,
-    /// Without a context word there is no value.
+    /// Without a context word there is no value,
     #[serde(default)]
     pub(crate) context_required: bool,
+    /// unless the text is nothing but the value.
+    #[serde(default)]
+    pub(crate) alone: bool,
+    /// Bytes before the value in which a context word may stand, if fewer than [`CONTEXT_BEFORE`].
+    #[serde(default = "context_before")]
+    pub(crate) within: usize,
+    /// The value may be a part of a longer number, such as one with a decimal point.
+    #[serde(default)]
+    pub(crate) joined: bool,
     /// Values that are nobody's, compared without case.
     #[serde(default)]
     pub(crate) allow: Vec<String>,
     pub(crate) positive: Vec<String>,
     pub(crate) negative: Vec<String>,
+}
+
+const fn context_before() -> usize {
+    CONTEXT_BEFORE
 }
 
 /// A rule that finds a sign of prompt injection, as the files write it.
@@ -64,14 +90,20 @@ pub(crate) struct PiiRule {
     pub(crate) source: PiiSource,
     pattern: Regex,
     has_value_group: bool,
-    context: Option<Regex>,
+    needs: Needs,
+    /// Numbers of the literals of which one must be in the text.
+    literals: Vec<usize>,
+    /// Numbers of the context words, in order.
+    words: Vec<usize>,
 }
 
 /// A compiled rule for injections.
 #[derive(Debug)]
 pub(crate) struct InjectionRule {
     pub(crate) source: InjectionSource,
-    pub(crate) pattern: Regex,
+    pattern: Regex,
+    needs: Needs,
+    literals: Vec<usize>,
 }
 
 /// A value that a rule accepts, in the view's bytes.
@@ -82,107 +114,212 @@ pub(crate) struct Match {
 }
 
 impl PiiRule {
-    pub(crate) fn compile(source: PiiSource) -> Result<Self, String> {
-        let pattern = compile(&source.pattern)?;
-        let words: Vec<String> = source
-            .context
-            .iter()
-            .map(|word| regex::escape(word))
-            .collect();
-        let context = (!words.is_empty())
-            .then(|| compile(&format!(r"(?i)\b(?:{})\b", words.join("|"))))
-            .transpose()?;
-        if source.context_required && context.is_none() {
+    pub(crate) fn compile(source: PiiSource, literals: &mut Collection) -> Result<Self, String> {
+        let (pattern, needs) = compile(&source.pattern)?;
+        if source.context_required && source.context.is_empty() {
             return Err("context_required without context words".to_owned());
         }
         if source.confidence > 1000 {
             return Err("confidence above 1000".to_owned());
         }
+        if let Some(long) = source.context.iter().find(|word| word.len() > MAX_WORD) {
+            return Err(format!(
+                "context word {long:?} is longer than {MAX_WORD} bytes"
+            ));
+        }
         let has_value_group = pattern
             .capture_names()
             .flatten()
             .any(|name| name == "value");
+        let mut words: Vec<usize> = source
+            .context
+            .iter()
+            .flat_map(|word| spellings(&folded(word)))
+            .map(|word| literals.number(&word))
+            .collect();
+        words.sort_unstable();
+        words.dedup();
+        let literals = needs
+            .literals
+            .iter()
+            .map(|literal| literals.number(literal))
+            .collect();
         Ok(Self {
             source,
             pattern,
             has_value_group,
-            context,
+            needs,
+            literals,
+            words,
         })
     }
 
-    /// Every value in `text`, from left to right.
-    pub(crate) fn find<'r>(&'r self, text: &'r str) -> impl Iterator<Item = Match> + 'r {
-        let mut at = 0;
+    /// Every value in `text`, of which `hits` tells, from left to right.
+    pub(crate) fn find<'r>(
+        &'r self,
+        text: &'r str,
+        hits: &'r Hits,
+    ) -> impl Iterator<Item = Match> + 'r {
+        let wanted = !self.source.context_required || self.source.alone || hits.any(&self.words);
+        let mut at = if wanted && self.needs.met_by(hits.characters) && hits.any(&self.literals) {
+            Some(0)
+        } else {
+            None
+        };
         std::iter::from_fn(move || {
-            while let Some(candidate) = self.candidate(text, at) {
-                if let Some(found) = self.accept(text, &candidate) {
-                    at = found.range.end;
+            while let Some(start) = at {
+                let candidate = self.candidate(text, start)?;
+                if let Some(found) = self.accept(text, &candidate, hits) {
+                    at = Some(found.range.end);
                     return Some(found);
                 }
-                at = text.ceil_char_boundary(candidate.start + 1);
+                at = Some(text.ceil_char_boundary(candidate.start + 1));
             }
             None
         })
     }
 
     fn candidate(&self, text: &str, at: usize) -> Option<Range<usize>> {
-        let whole = || self.pattern.find_at(text, at).map(|found| found.range());
-        let value = || {
-            self.pattern
-                .captures_at(text, at)?
-                .name("value")
-                .map(|found| found.range())
-        };
         if self.has_value_group {
-            value()
+            let captures = self.pattern.captures_at(text, at)?;
+            captures.name("value").map(|found| found.range())
         } else {
-            whole()
+            self.pattern.find_at(text, at).map(|found| found.range())
         }
     }
 
-    fn accept(&self, text: &str, candidate: &Range<usize>) -> Option<Match> {
+    fn accept(&self, text: &str, candidate: &Range<usize>, hits: &Hits) -> Option<Match> {
+        let source = &self.source;
         let value = &text[candidate.clone()];
-        let length = self
-            .source
+        let length = source
             .validator
             .map_or(Some(value.len()), |validator| validator.accept(value))?;
         let range = candidate.start..candidate.start + length;
         let value = &text[range.clone()];
         let ours = value.is_empty() || value.contains(OPAQUE);
-        if ours
-            || self
-                .source
+        let nobodys = || {
+            source
                 .allow
                 .iter()
                 .any(|allowed| allowed.eq_ignore_ascii_case(value))
+        };
+        if ours || nobodys() || (!source.joined && is_part_of_number(text, &range)) {
+            return None;
+        }
+        if !source
+            .checksums
+            .iter()
+            .all(|checksum| checksum.holds(value))
+            || !source
+                .date
+                .as_ref()
+                .is_none_or(|layout| date::holds(layout, value))
         {
             return None;
         }
-        let in_context = self.context.as_ref().is_some_and(|words| {
-            let before = text.floor_char_boundary(range.start.saturating_sub(CONTEXT_BEFORE));
-            let after = text.ceil_char_boundary((range.end + CONTEXT_AFTER).min(text.len()));
-            words.is_match(&text[before..range.start]) || words.is_match(&text[range.end..after])
-        });
-        if self.source.context_required && !in_context {
+        let distance = if self.words.is_empty() {
+            None
+        } else {
+            hits.distance(text, &self.words, &range, source.within, CONTEXT_AFTER)
+        };
+        if source.context_required && distance.is_none() && !(source.alone && is_all(text, &range))
+        {
             return None;
         }
-        let gain = if in_context { CONTEXT_GAIN } else { 0 };
+        let gain = distance.map_or(0, |distance| {
+            CONTEXT_GAIN.saturating_sub(u16::try_from(distance).unwrap_or(CONTEXT_GAIN))
+        });
         Some(Match {
             range,
-            confidence: (self.source.confidence + gain).min(1000),
+            confidence: (source.confidence + gain).min(1000),
         })
     }
 }
 
+/// The ways in which a context word is written: several words in keys (`card number`, `card_number`, `cardnumber`), and
+/// capitals that are not ASCII, which the search tells apart.
+fn spellings(word: &str) -> Vec<String> {
+    let mut all: Vec<String> = [" ", "_", "-", ""]
+        .map(|joint| word.replace(' ', joint))
+        .into();
+    if !word.is_ascii() {
+        all.push(word.to_uppercase());
+        let mut characters = word.chars();
+        all.extend(
+            characters
+                .next()
+                .map(|first| first.to_uppercase().chain(characters).collect()),
+        );
+    }
+    all
+}
+
+/// Whether digits go on beyond `range`, after a point or a hyphen: `0.4111…`, `12-219-45-6780`.
+fn is_part_of_number(text: &str, range: &Range<usize>) -> bool {
+    let bytes = text.as_bytes();
+    let digit = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_digit)
+    };
+    let joint = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(|byte| matches!(byte, b'.' | b'-'))
+    };
+    let before = digit(Some(range.start))
+        && joint(range.start.checked_sub(1))
+        && digit(range.start.checked_sub(2));
+    let after =
+        digit(range.end.checked_sub(1)) && joint(Some(range.end)) && digit(Some(range.end + 1));
+    before || after
+}
+
+/// Whether `text` is nothing but what stands at `range`.
+fn is_all(text: &str, range: &Range<usize>) -> bool {
+    let nothing = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_whitespace() || matches!(byte, b'.' | b'"' | b'\''))
+    };
+    range.start <= 8
+        && text.len() - range.end <= 8
+        && nothing(&text[..range.start])
+        && nothing(&text[range.end..])
+}
+
 impl InjectionRule {
-    pub(crate) fn compile(source: InjectionSource) -> Result<Self, String> {
-        let pattern = compile(&source.pattern)?;
-        Ok(Self { source, pattern })
+    pub(crate) fn compile(
+        source: InjectionSource,
+        literals: &mut Collection,
+    ) -> Result<Self, String> {
+        let (pattern, needs) = compile(&source.pattern)?;
+        let literals = needs
+            .literals
+            .iter()
+            .map(|literal| literals.number(literal))
+            .collect();
+        Ok(Self {
+            source,
+            pattern,
+            needs,
+            literals,
+        })
+    }
+
+    /// Every match in `text`, of which `hits` tells, from left to right.
+    pub(crate) fn find<'r>(
+        &'r self,
+        text: &'r str,
+        hits: &Hits,
+    ) -> impl Iterator<Item = Range<usize>> + 'r {
+        let possible = self.needs.met_by(hits.characters) && hits.any(&self.literals);
+        possible
+            .then(|| self.pattern.find_iter(text).map(|found| found.range()))
+            .into_iter()
+            .flatten()
     }
 }
 
 /// Compiles a pattern whose matches are neither empty nor longer than [`MAX_MATCH`].
-fn compile(pattern: &str) -> Result<Regex, String> {
+fn compile(pattern: &str) -> Result<(Regex, Needs), String> {
     let syntax = regex_syntax::parse(pattern).map_err(|error| error.to_string())?;
     match (
         syntax.properties().minimum_len(),
@@ -195,7 +332,8 @@ fn compile(pattern: &str) -> Result<Regex, String> {
             ));
         }
     }
-    RegexBuilder::new(pattern)
+    let regex = RegexBuilder::new(pattern)
         .build()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok((regex, Needs::of(&syntax)))
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::detect::personal_data;
+use crate::prefilter::{Collection, Literals};
 use crate::rule::{InjectionRule, InjectionSource, PiiRule, PiiSource};
 use crate::screening::UNSCREENED;
 use crate::view::View;
@@ -14,7 +15,9 @@ use crate::view::View;
 /// The files of the built-in rules, in the order in which they are digested.
 const BUILTIN: &[(&str, &str)] = &[
     ("injection.toml", include_str!("../rules/injection.toml")),
+    ("national.toml", include_str!("../rules/national.toml")),
     ("pii.toml", include_str!("../rules/pii.toml")),
+    ("secrets.toml", include_str!("../rules/secrets.toml")),
 ];
 
 static BUILTIN_RULESET: LazyLock<Ruleset> = LazyLock::new(|| match Ruleset::load(BUILTIN) {
@@ -51,6 +54,7 @@ pub struct Ruleset {
     digest: String,
     pub(crate) pii: Vec<PiiRule>,
     pub(crate) injection: Vec<InjectionRule>,
+    pub(crate) literals: Literals,
     kinds: BTreeSet<String>,
 }
 
@@ -61,6 +65,9 @@ struct RuleFile {
     /// Parts of patterns by name; `<name>` in a pattern stands for one.
     #[serde(default)]
     fragments: BTreeMap<String, String>,
+    /// Lists of context words by name; `<name>` among a rule's context words stands for one.
+    #[serde(default)]
+    contexts: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pii: Vec<PiiSource>,
     #[serde(default)]
@@ -88,6 +95,7 @@ impl Ruleset {
         let mut version: Option<String> = None;
         let mut hash = Sha256::new();
         let (mut pii, mut injection, mut ids) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut literals = Collection::default();
         for (name, text) in files {
             let invalid = |message: String| RulesetError::File {
                 file: (*name).to_owned(),
@@ -106,6 +114,7 @@ impl Ruleset {
             hash.update(text);
             for mut source in file.pii {
                 source.pattern = expand(&source.pattern, &file.fragments);
+                source.context = words(source.context, &file.contexts);
                 let rule = source.id.clone();
                 if !is_type_name(&source.kind) {
                     return Err(RulesetError::Rule {
@@ -114,7 +123,7 @@ impl Ruleset {
                     });
                 }
                 pii.push(
-                    PiiRule::compile(source)
+                    PiiRule::compile(source, &mut literals)
                         .map_err(|message| RulesetError::Rule { rule, message })?,
                 );
             }
@@ -122,7 +131,7 @@ impl Ruleset {
                 source.pattern = expand(&source.pattern, &file.fragments);
                 let rule = source.id.clone();
                 injection.push(
-                    InjectionRule::compile(source)
+                    InjectionRule::compile(source, &mut literals)
                         .map_err(|message| RulesetError::Rule { rule, message })?,
                 );
             }
@@ -144,7 +153,12 @@ impl Ruleset {
             .map(|rule| rule.source.kind.clone())
             .chain([UNSCREENED.to_owned()])
             .collect();
+        let literals = literals.compile().map_err(|message| RulesetError::File {
+            file: "all files".to_owned(),
+            message,
+        })?;
         let ruleset = Self {
+            literals,
             version: version.unwrap_or_default(),
             digest: hex::encode(hash.finalize()),
             pii,
@@ -176,27 +190,37 @@ impl Ruleset {
         self.kinds.contains(kind)
     }
 
+    /// Sets every rule against its own examples and names all that fail.
     fn check_examples(&self) -> Result<(), RulesetError> {
-        let wrong = |rule: &str, message: String| RulesetError::Rule {
-            rule: rule.to_owned(),
-            message,
-        };
-        for rule in &self.pii {
-            let source = &rule.source;
-            let finds = |text: &str| rule.find(View::of(text, self).text()).next().is_some();
-            check(&source.positive, &source.negative, finds)
-                .map_err(|message| wrong(&source.id, message))?;
-        }
-        for rule in &self.injection {
+        let pii = self.pii.iter().map(|rule| {
             let source = &rule.source;
             let finds = |text: &str| {
-                let (view, _, _) = personal_data(text, View::of(text, self), self);
-                rule.pattern.is_match(view.text())
+                let view = View::of(text, &[], self);
+                let hits = self.literals.find(view.text());
+                rule.find(view.text(), &hits).next().is_some()
             };
-            check(&source.positive, &source.negative, finds)
-                .map_err(|message| wrong(&source.id, message))?;
-        }
-        Ok(())
+            (&source.id, check(&source.positive, &source.negative, finds))
+        });
+        let injection = self.injection.iter().map(|rule| {
+            let source = &rule.source;
+            let finds = |text: &str| {
+                let (view, _, _) = personal_data(text, self);
+                let hits = self.literals.find(view.text());
+                rule.find(view.text(), &hits).next().is_some()
+            };
+            (&source.id, check(&source.positive, &source.negative, finds))
+        });
+        let mut wrong = pii
+            .chain(injection)
+            .filter_map(|(id, checked)| Some((id, checked.err()?)));
+        let Some((rule, message)) = wrong.next() else {
+            return Ok(());
+        };
+        let others = wrong.map(|(rule, message)| format!("\nrule {rule}: {message}"));
+        Err(RulesetError::Rule {
+            rule: rule.clone(),
+            message: others.fold(message, |all, other| all + &other),
+        })
     }
 }
 
@@ -228,6 +252,19 @@ fn expand(pattern: &str, fragments: &BTreeMap<String, String>) -> String {
         .fold(pattern.to_owned(), |pattern, (name, part)| {
             pattern.replace(&format!("<{name}>"), part)
         })
+}
+
+/// Context words with the lists that they name.
+fn words(context: Vec<String>, lists: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let named = |word: &str| {
+        word.strip_prefix('<')?
+            .strip_suffix('>')
+            .and_then(|name| lists.get(name))
+    };
+    context
+        .into_iter()
+        .flat_map(|word| named(&word).cloned().unwrap_or_else(|| vec![word]))
+        .collect()
 }
 
 fn is_type_name(name: &str) -> bool {

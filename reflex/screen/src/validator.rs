@@ -1,31 +1,169 @@
 //! Checks beyond a pattern: checksums, lengths and number ranges.
 
+mod national;
+mod network;
+mod payment;
+mod phone;
+mod secret;
+mod wallet;
+
 use serde::Deserialize;
+
+use crate::date;
 
 /// A check by name, as the rule files know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Validator {
     /// Payment card: brand by prefix, length by brand, Luhn digit (ISO/IEC 7812-1).
-    Luhn,
+    Card,
     /// IBAN: length by country, remainder 1 modulo 97 (ISO 13616, SWIFT IBAN Registry).
     Iban,
     /// US social security number: areas, groups and serials that are never issued (SSA, POMS RM 10201.035).
     Ssn,
+    /// US individual taxpayer number.
+    Itin,
+    /// US employer number.
+    Ein,
+    /// UK national insurance number.
+    Nino,
+    /// UK unique taxpayer reference.
+    Utr,
+    /// Luhn digit over all digits.
+    Luhn,
+    /// Luhn digit over the last ten digits.
+    Swedish,
+    /// US national provider identifier.
+    Npi,
+    /// German number of health insurance.
+    Kvnr,
+    /// German number of pension insurance.
+    Rvnr,
+    /// ISO 7064 modulo 11,10.
+    #[serde(rename = "mod_11_10")]
+    Mod1110,
+    /// German tax number of a person.
+    SteuerId,
+    /// India's Aadhaar.
+    Verhoeff,
+    /// Spanish DNI and NIE.
+    Dni,
+    /// Spanish company number.
+    Cif,
+    /// Finnish personal number.
+    Hetu,
+    /// Turkish identity number.
+    Tckn,
+    /// French number of a person.
+    Nir,
+    /// Belgian number of a person.
+    Belgian,
+    /// Remainder modulo 97 in the last two digits.
+    #[serde(rename = "mod_97")]
+    Mod97,
+    /// Italian tax code.
+    CodiceFiscale,
+    /// Numbers of Estonia and Lithuania.
+    Baltic,
+    /// Irish number of a person.
+    Pps,
+    /// Singapore's number of a person.
+    Nric,
+    /// Thailand's number of a person.
+    Thai,
+    /// Australia's business number.
+    Abn,
+    /// Number of a vehicle (ISO 3779).
+    Vin,
+    /// Weights 7, 3, 1 over letters and digits (ICAO 9303).
+    Icao,
+    /// Date of birth, written in any usual way.
+    BirthDate,
+    /// IPv4 or IPv6 address (RFC 4291), with a prefix length or without.
+    Ip,
+    /// International telephone number (ITU-T E.164).
+    Phone,
+    /// National telephone number: its count of digits alone.
+    NationalPhone,
+    /// National telephone number that begins with the trunk prefix 0.
+    TrunkPhone,
+    /// Five digits or more among the letters.
+    Numbered,
+    /// Token with the mark of its issuer: digits or letters of both cases, no placeholder.
+    Token,
+    /// Value of a key that is random enough to be one.
+    Secret,
+    /// Password: no variable, no name of a placeholder.
+    Password,
+    /// Bitcoin address in Base58Check, and those of other chains.
+    Base58check,
+    /// Address in Bech32 or Bech32m (BIP 173, BIP 350).
+    Bech32,
+    /// Ethereum address (EIP-55).
+    #[serde(rename = "eip_55")]
+    Eip55,
 }
 
 impl Validator {
     /// Bytes of `candidate`, from its start, that are a valid value; a pattern may have taken in what follows it.
     pub(crate) fn accept(self, candidate: &str) -> Option<usize> {
+        let whole = |valid: bool| valid.then_some(candidate.len());
         match self {
-            Self::Luhn => card(candidate),
-            Self::Iban => iban(candidate),
-            Self::Ssn => ssn(candidate),
+            Self::Card => payment::card(candidate),
+            Self::Iban => payment::iban(candidate),
+            Self::Ssn => whole(national::ssn(candidate)),
+            Self::Itin => whole(national::itin(candidate)),
+            Self::Ein => whole(national::ein(candidate)),
+            Self::Nino => whole(national::nino(candidate)),
+            Self::Utr => whole(national::utr(candidate)),
+            Self::Luhn => whole(national::luhn_digits(candidate)),
+            Self::Swedish => whole(national::swedish(candidate)),
+            Self::Npi => whole(national::npi(candidate)),
+            Self::Kvnr => whole(national::kvnr(candidate)),
+            Self::Rvnr => whole(national::rvnr(candidate)),
+            Self::Mod1110 => whole(national::mod_11_10(candidate)),
+            Self::SteuerId => whole(national::steuer_id(candidate)),
+            Self::Verhoeff => whole(national::verhoeff(candidate)),
+            Self::Dni => whole(national::dni(candidate)),
+            Self::Cif => whole(national::cif(candidate)),
+            Self::Hetu => whole(national::hetu(candidate)),
+            Self::Tckn => whole(national::tckn(candidate)),
+            Self::Nir => whole(national::nir(candidate)),
+            Self::Belgian => whole(national::belgian(candidate)),
+            Self::Mod97 => whole(national::mod_97(candidate)),
+            Self::CodiceFiscale => whole(national::codice_fiscale(candidate)),
+            Self::Baltic => whole(national::baltic(candidate)),
+            Self::Pps => whole(national::pps(candidate)),
+            Self::Nric => whole(national::nric(candidate)),
+            Self::Thai => whole(national::thai(candidate)),
+            Self::Abn => whole(national::abn(candidate)),
+            Self::Vin => whole(national::vin(candidate)),
+            Self::Icao => whole(national::icao(candidate)),
+            Self::BirthDate => whole(date::is_birth_date(candidate)),
+            Self::Ip => network::ip(candidate),
+            Self::Phone => phone::international(candidate),
+            Self::NationalPhone => phone::national(candidate),
+            Self::TrunkPhone => phone::trunk(candidate),
+            Self::Numbered => whole(digits(candidate).len() >= 5),
+            Self::Token => whole(secret::is_token(candidate)),
+            Self::Secret => whole(secret::is_secret(candidate)),
+            Self::Password => whole(secret::is_password(candidate)),
+            Self::Base58check => whole(wallet::base58check(candidate)),
+            Self::Bech32 => whole(wallet::bech32(candidate)),
+            Self::Eip55 => whole(wallet::eip_55(candidate)),
         }
     }
 }
 
-/// Letters and digits of an ASCII candidate with the byte after each; None at the first foreign byte.
+/// Digits of a candidate.
+fn digits(candidate: &str) -> Vec<u32> {
+    candidate
+        .chars()
+        .filter_map(|character| character.to_digit(10))
+        .collect()
+}
+
+/// Letters, in upper case, and digits of a candidate with the byte after each.
 fn symbols(candidate: &str) -> Vec<(u8, usize)> {
     let bytes = candidate.bytes().enumerate();
     bytes
@@ -40,182 +178,6 @@ fn ends(candidate: &str, end: usize) -> bool {
         .as_bytes()
         .get(end)
         .is_none_or(|byte| !byte.is_ascii_alphanumeric())
-}
-
-fn card(candidate: &str) -> Option<usize> {
-    let symbols = symbols(candidate);
-    let digits: Vec<u8> = symbols
-        .iter()
-        .map(|(byte, _)| byte.wrapping_sub(b'0'))
-        .collect();
-    brand_lengths(&digits)?.iter().copied().find_map(|length| {
-        let end = symbols.get(length - 1)?.1;
-        (ends(candidate, end) && luhn(&digits[..length])).then_some(end)
-    })
-}
-
-/// Lengths of the numbers that the brand with this prefix issues, the longest first.
-fn brand_lengths(digits: &[u8]) -> Option<&'static [usize]> {
-    let prefix = |count: usize| {
-        digits.get(..count).map(|head| {
-            head.iter()
-                .fold(0_u32, |value, digit| value * 10 + u32::from(*digit))
-        })
-    };
-    match (prefix(1)?, prefix(2)?, prefix(3)?, prefix(4)?) {
-        (_, 34 | 37, _, _) => Some(&[15]), // American Express
-        (_, 36 | 38 | 39, _, _) | (_, _, 300..=305 | 309, _) => Some(&[16, 14]), // Diners Club
-        (_, _, _, 1800 | 2131) => Some(&[15]), // JCB, issued before 2008
-        (_, _, _, 3528..=3589) => Some(&[19, 16]), // JCB
-        (4, _, _, _) => Some(&[19, 16]),   // Visa
-        (_, 51..=55, _, _) | (_, _, _, 2221..=2720) => Some(&[16]), // Mastercard
-        (_, 65, _, _) | (_, _, 644..=649, _) | (_, _, _, 6011) => Some(&[19, 16]), // Discover
-        (_, 62, _, _) => Some(&[19, 18, 17, 16]), // UnionPay
-        (_, 50 | 56..=58 | 67, _, _) | (_, _, _, 6304 | 6390) => Some(&[19, 16]), // Maestro
-        _ => None,
-    }
-}
-
-fn luhn(digits: &[u8]) -> bool {
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(index, digit)| match (index % 2, u32::from(*digit)) {
-            (0, digit) => digit,
-            (_, digit @ 0..=4) => digit * 2,
-            (_, digit) => digit * 2 - 9,
-        })
-        .sum();
-    sum.is_multiple_of(10) && digits.iter().any(|digit| *digit != digits[0])
-}
-
-/// IBAN lengths by country, SWIFT IBAN Registry release 99.
-const IBAN_LENGTHS: &[(&[u8; 2], usize)] = &[
-    (b"AD", 24),
-    (b"AE", 23),
-    (b"AL", 28),
-    (b"AT", 20),
-    (b"AZ", 28),
-    (b"BA", 20),
-    (b"BE", 16),
-    (b"BG", 22),
-    (b"BH", 22),
-    (b"BI", 27),
-    (b"BR", 29),
-    (b"BY", 28),
-    (b"CH", 21),
-    (b"CR", 22),
-    (b"CY", 28),
-    (b"CZ", 24),
-    (b"DE", 22),
-    (b"DJ", 27),
-    (b"DK", 18),
-    (b"DO", 28),
-    (b"EE", 20),
-    (b"EG", 29),
-    (b"ES", 24),
-    (b"FI", 18),
-    (b"FK", 18),
-    (b"FO", 18),
-    (b"FR", 27),
-    (b"GB", 22),
-    (b"GE", 22),
-    (b"GI", 23),
-    (b"GL", 18),
-    (b"GR", 27),
-    (b"GT", 28),
-    (b"HN", 28),
-    (b"HR", 21),
-    (b"HU", 28),
-    (b"IE", 22),
-    (b"IL", 23),
-    (b"IQ", 23),
-    (b"IS", 26),
-    (b"IT", 27),
-    (b"JO", 30),
-    (b"KW", 30),
-    (b"KZ", 20),
-    (b"LB", 28),
-    (b"LC", 32),
-    (b"LI", 21),
-    (b"LT", 20),
-    (b"LU", 20),
-    (b"LV", 21),
-    (b"LY", 25),
-    (b"MC", 27),
-    (b"MD", 24),
-    (b"ME", 22),
-    (b"MK", 19),
-    (b"MN", 20),
-    (b"MR", 27),
-    (b"MT", 31),
-    (b"MU", 30),
-    (b"NI", 28),
-    (b"NL", 18),
-    (b"NO", 15),
-    (b"OM", 23),
-    (b"PK", 24),
-    (b"PL", 28),
-    (b"PS", 29),
-    (b"PT", 25),
-    (b"QA", 29),
-    (b"RO", 24),
-    (b"RS", 22),
-    (b"RU", 33),
-    (b"SA", 24),
-    (b"SC", 31),
-    (b"SD", 18),
-    (b"SE", 24),
-    (b"SI", 19),
-    (b"SK", 24),
-    (b"SM", 27),
-    (b"SO", 23),
-    (b"ST", 25),
-    (b"SV", 28),
-    (b"TL", 23),
-    (b"TN", 24),
-    (b"TR", 26),
-    (b"UA", 29),
-    (b"VA", 22),
-    (b"VG", 24),
-    (b"XK", 20),
-    (b"YE", 30),
-];
-
-fn iban(candidate: &str) -> Option<usize> {
-    let symbols = symbols(candidate);
-    let country = [symbols.first()?.0, symbols.get(1)?.0];
-    let index = IBAN_LENGTHS
-        .binary_search_by(|(code, _)| (*code).cmp(&country))
-        .ok()?;
-    let length = IBAN_LENGTHS[index].1;
-    let end = symbols.get(length - 1)?.1;
-    let rotated = symbols[4..length].iter().chain(&symbols[..4]);
-    let remainder = rotated.fold(0_u32, |rest, (byte, _)| match byte {
-        b'0'..=b'9' => (rest * 10 + u32::from(byte - b'0')) % 97,
-        _ => (rest * 100 + u32::from(byte - b'A') + 10) % 97,
-    });
-    (ends(candidate, end) && remainder == 1).then_some(end)
-}
-
-fn ssn(candidate: &str) -> Option<usize> {
-    let digits: Vec<u32> = candidate
-        .bytes()
-        .filter(u8::is_ascii_digit)
-        .map(|byte| u32::from(byte - b'0'))
-        .collect();
-    let number = |range: std::ops::Range<usize>| {
-        digits
-            .get(range)
-            .map(|part| part.iter().fold(0, |value, digit| value * 10 + digit))
-    };
-    let (area, group, serial) = (number(0..3)?, number(3..5)?, number(5..9)?);
-    let issued = digits.len() == 9 && !matches!(area, 0 | 666 | 900..) && group != 0 && serial != 0;
-    // The number printed on specimen cards; it was cancelled in 1943.
-    let specimen = (area, group, serial) == (78, 5, 1120);
-    let uniform = digits.iter().all(|digit| *digit == digits[0]);
-    (issued && !specimen && !uniform).then_some(candidate.len())
 }
 
 #[cfg(test)]
@@ -239,7 +201,7 @@ mod tests {
             ("4", None),
             ("", None),
         ] {
-            assert_eq!(Validator::Luhn.accept(candidate), accepted, "{candidate}");
+            assert_eq!(Validator::Card.accept(candidate), accepted, "{candidate}");
         }
     }
 
@@ -282,7 +244,84 @@ mod tests {
     }
 
     #[test]
-    fn the_country_table_is_sorted() {
-        assert!(IBAN_LENGTHS.is_sorted_by(|left, right| left.0 < right.0));
+    fn published_numbers() {
+        for (validator, candidate, valid) in [
+            (Validator::Itin, "911-70-1234", true),
+            (Validator::Itin, "911-93-1234", false),
+            (Validator::Ein, "91-1144442", true),
+            (Validator::Ein, "07-1144442", false),
+            (Validator::Nino, "AA123456B", true),
+            (Validator::Nino, "BG123456A", false),
+            (Validator::Verhoeff, "234123412346", true),
+            (Validator::Verhoeff, "234123412347", false),
+            (Validator::Dni, "54362315K", true),
+            (Validator::Dni, "54362315Z", false),
+            (Validator::Dni, "X-2482300W", true),
+            (Validator::Cif, "J99216582", true),
+            (Validator::Cif, "J99216583", false),
+            (Validator::Hetu, "131052-308T", true),
+            (Validator::Hetu, "131052-308U", false),
+            (Validator::Tckn, "17291716060", true),
+            (Validator::Tckn, "17291716050", false),
+            (Validator::Nir, "2 95 10 99 126 111 93", true),
+            (Validator::Nir, "2 95 10 99 126 111 92", false),
+            (Validator::Belgian, "85.07.30-033 28", true),
+            (Validator::Belgian, "85.07.30-033 29", false),
+            (Validator::CodiceFiscale, "RCCMNL83S18D969H", true),
+            (Validator::CodiceFiscale, "RCCMNL83S18D969", false),
+            (Validator::Baltic, "37605030299", true),
+            (Validator::Baltic, "37605030291", false),
+            (Validator::Pps, "6433435F", true),
+            (Validator::Pps, "6433435E", false),
+            (Validator::Nric, "S1234567D", true),
+            (Validator::Nric, "S1234567E", false),
+            (Validator::Abn, "83 914 571 673", true),
+            (Validator::Abn, "99 999 999 999", false),
+            (Validator::SteuerId, "36574261809", true),
+            (Validator::SteuerId, "36574261890", false),
+            (Validator::Mod1110, "33392005961", true),
+            (Validator::Vin, "1M8GDM9AXKP042788", true),
+            (Validator::Vin, "1M8GDM9AXKP042789", false),
+            (Validator::Npi, "1234567893", true),
+            (Validator::Npi, "1234567890", false),
+            (Validator::Ip, "2001:db8::1", true),
+            (Validator::Ip, "1.2.3.256", false),
+            (
+                Validator::Base58check,
+                "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa",
+                true,
+            ),
+            (
+                Validator::Base58check,
+                "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNb",
+                false,
+            ),
+            (
+                Validator::Bech32,
+                "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
+                true,
+            ),
+            (
+                Validator::Bech32,
+                "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdp",
+                false,
+            ),
+            (
+                Validator::Eip55,
+                "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+                true,
+            ),
+            (
+                Validator::Eip55,
+                "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD",
+                false,
+            ),
+        ] {
+            assert_eq!(
+                validator.accept(candidate).is_some(),
+                valid,
+                "{validator:?} {candidate}"
+            );
+        }
     }
 }

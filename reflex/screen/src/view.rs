@@ -1,13 +1,16 @@
 //! Normalisation: the text as the rules see it, with the way back to the original.
 //!
-//! Characters that have no width are left out; full-width forms, Unicode spaces and dashes become their ASCII
-//! counterparts. What is replaced already, a placeholder such as `[EMAIL_1]`, is one opaque character: no rule
-//! matches in it, and a redacted text reads exactly like the text from which its values were taken, which is
-//! why redaction is idempotent.
+//! Characters that have no width are left out; full-width and other compatible forms, foreign digits, escapes and
+//! letters that are drawn alike become their ASCII counterparts. What is replaced already, a placeholder such as
+//! `[EMAIL_1]`, is one opaque character: no rule matches in it. What a view reads like depends on the characters and
+//! on where the opaque stretches stand, never on what is in them, so a redacted text reads exactly like the text from
+//! which its values were taken; that is why redaction is idempotent.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::escape;
+use crate::fold::{Folded, fold, is_foreign, lookalike};
 use crate::placeholder;
 use crate::ruleset::Ruleset;
 
@@ -34,9 +37,9 @@ pub(crate) struct View<'t> {
 }
 
 impl<'t> View<'t> {
-    /// Normalises `original`.
-    pub(crate) fn of(original: &'t str, ruleset: &Ruleset) -> Self {
-        if original.is_ascii() && !original.contains('[') {
+    /// Normalises `original`. `opaque` are the stretches of values that are taken out, ordered and apart.
+    pub(crate) fn of(original: &'t str, opaque: &[Range<usize>], ruleset: &Ruleset) -> Self {
+        if opaque.is_empty() && !original.bytes().any(is_special) {
             let piece = Piece {
                 at: 0,
                 from: 0..original.len(),
@@ -49,20 +52,12 @@ impl<'t> View<'t> {
         }
         let mut view = Writer::default();
         let mut at = 0;
-        while let Some(character) = original[at..].chars().next() {
-            let mut end = at + character.len_utf8();
-            if let Some(length) = placeholder::length_at(&original[at..], ruleset) {
-                end = at + length;
-                view.replaced(at..end, OPAQUE);
-            } else {
-                match fold(character) {
-                    Some(same) if same == character => view.verbatim(at..end, &original[at..end]),
-                    Some(other) => view.replaced(at..end, other),
-                    None => {}
-                }
-            }
-            at = end;
+        for range in opaque {
+            read(original, at..range.start, ruleset, &mut view);
+            view.replaced(range.clone(), OPAQUE);
+            at = range.end;
         }
+        read(original, at..original.len(), ruleset, &mut view);
         view.finish()
     }
 
@@ -88,13 +83,15 @@ impl<'t> View<'t> {
         start..end
     }
 
-    /// This view with each of `ranges`, ordered and apart, taken out: one opaque character stands in its place.
-    pub(crate) fn without(&self, ranges: &[Range<usize>]) -> Self {
+    /// This view with each of `edits`, ordered and apart, spelled otherwise: a stretch and what stands in its place.
+    pub(crate) fn respelled(&self, edits: &[(Range<usize>, Cow<'static, str>)]) -> View<'static> {
         let mut view = Writer::default();
         let mut at = 0;
-        for range in ranges {
+        for (range, spelling) in edits {
             self.copy(at..range.start, &mut view);
-            view.replaced(self.origin(range), OPAQUE);
+            if !spelling.is_empty() {
+                view.piece(self.origin(range), spelling, false);
+            }
             at = range.end;
         }
         self.copy(at..self.text.len(), &mut view);
@@ -103,8 +100,8 @@ impl<'t> View<'t> {
 
     fn copy(&self, range: Range<usize>, view: &mut Writer) {
         let mut at = range.start;
+        let mut index = if at < range.end { self.index_of(at) } else { 0 };
         while at < range.end {
-            let index = self.index_of(at);
             let piece = &self.pieces[index];
             let piece_end = self
                 .pieces
@@ -117,11 +114,96 @@ impl<'t> View<'t> {
                 view.piece(piece.from.clone(), &self.text[at..end], false);
             }
             at = end;
+            index += 1;
         }
     }
 
     fn index_of(&self, at: usize) -> usize {
         self.pieces.partition_point(|piece| piece.at <= at) - 1
+    }
+}
+
+/// Bytes at which a text may be other than it reads.
+const fn is_special(byte: u8) -> bool {
+    byte >= 0x80 || matches!(byte, b'[' | b'%' | b'&' | b'\\')
+}
+
+/// Reads a stretch of the original between two values into the view.
+fn read(original: &str, stretch: Range<usize>, ruleset: &Ruleset, view: &mut Writer) {
+    let text = &original[..stretch.end];
+    let mut at = stretch.start;
+    // Where the word that was last looked at ends, and whether its letters are of mixed scripts.
+    let mut word = (at, false);
+    while at < stretch.end {
+        let plain = text.as_bytes()[at..]
+            .iter()
+            .position(|byte| is_special(*byte))
+            .map_or(stretch.end, |length| at + length);
+        if plain > at {
+            view.verbatim(at..plain, &text[at..plain]);
+            at = plain;
+            continue;
+        }
+        let rest = &text[at..];
+        if let Some(length) = placeholder::length_at(rest, ruleset) {
+            view.replaced(at..at + length, OPAQUE);
+            at += length;
+            continue;
+        }
+        let Some(own) = rest.chars().next() else {
+            break;
+        };
+        let (character, length) = escape::character_at(rest).unwrap_or((own, own.len_utf8()));
+        if at >= word.0 && !character.is_ascii() {
+            word = mixed_word(text, stretch.start, at);
+        }
+        let from = at..at + length;
+        match fold(character) {
+            _ if character == OPAQUE => {}
+            Folded::Nothing => {}
+            Folded::Many(characters) => view.piece(from, &characters, false),
+            folded => {
+                let character = match folded {
+                    Folded::One(other) => other,
+                    _ => character,
+                };
+                let seen = lookalike(character).filter(|_| word.1).unwrap_or(character);
+                if seen == own && length == own.len_utf8() {
+                    view.verbatim(from, &rest[..length]);
+                } else {
+                    view.replaced(from, seen);
+                }
+            }
+        }
+        at += length;
+    }
+}
+
+/// The end of the word around `at`, and whether letters of another script in it pass for ASCII ones: there is an ASCII
+/// letter in it, and every foreign letter is drawn like one. A word ends at white space, a bracket or a value.
+fn mixed_word(text: &str, start: usize, at: usize) -> (usize, bool) {
+    let delimits =
+        |character: char| character.is_whitespace() || matches!(character, '[' | ']' | OPAQUE);
+    let first = text[start..at]
+        .rfind(delimits)
+        .map_or(start, |found| start + found);
+    let end = text[at..]
+        .find(delimits)
+        .map_or(text.len(), |length| at + length);
+    let word = &text[first..end];
+    let mixed = word.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && word
+            .chars()
+            .all(|character| !is_foreign(character) || passes_for_ascii(character));
+    (end.max(at + 1), mixed)
+}
+
+/// Whether a letter that is not of ASCII reads like one.
+fn passes_for_ascii(character: char) -> bool {
+    match fold(character) {
+        Folded::Same => lookalike(character).is_some(),
+        Folded::One(other) => other.is_ascii() || lookalike(other).is_some(),
+        Folded::Nothing | Folded::Many(_) => true,
     }
 }
 
@@ -163,31 +245,12 @@ impl Writer {
     }
 }
 
-/// What the rules see of a character; None where it has no width or is our own mark. Source of the ranges: Unicode 16,
-/// `Default_Ignorable_Code_Point`, `White_Space`, `Dash`, and the block Halfwidth and Fullwidth Forms.
-pub(crate) fn fold(character: char) -> Option<char> {
-    match character {
-        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{180E}' | '\u{FEFF}' => None,
-        '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' => None,
-        OPAQUE | '\u{FE00}'..='\u{FE0F}' | '\u{E0000}'..='\u{E0FFF}' => None,
-        '\u{A0}' | '\u{1680}' | '\u{2000}'..='\u{200A}' | '\u{202F}' | '\u{205F}' | '\u{3000}' => {
-            Some(' ')
-        }
-        '\u{85}' | '\u{2028}' | '\u{2029}' => Some('\n'),
-        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' => Some('-'),
-        '\u{FF01}'..='\u{FF5E}' => char::from_u32(character as u32 - 0xFEE0),
-        _ => Some(character),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::slice::from_ref;
-
     use super::*;
 
     fn view(text: &str) -> View<'_> {
-        View::of(text, Ruleset::builtin())
+        View::of(text, &[], Ruleset::builtin())
     }
 
     #[test]
@@ -213,14 +276,28 @@ mod tests {
     }
 
     #[test]
-    fn taking_out_twice_maps_back_to_the_original() {
-        let original = "é one two three";
-        let first = view(original).without(from_ref(&(3..6)));
-        assert_eq!(first.text(), "é \u{FFFC} two three");
-        let second = first.without(from_ref(&(7..10)));
-        assert_eq!(second.text(), "é \u{FFFC} \u{FFFC} three");
-        assert_eq!(&original[second.origin(&(3..6))], "one");
-        assert_eq!(&original[second.origin(&(7..10))], "two");
-        assert_eq!(&original[second.origin(&(11..16))], "three");
+    fn a_value_taken_out_reads_like_its_placeholder() {
+        let original = "é one two";
+        let view = View::of(original, &[3..6], Ruleset::builtin());
+        assert_eq!(view.text(), "é \u{FFFC} two");
+        assert_eq!(&original[view.origin(&(3..6))], "one");
+        assert_eq!(&original[view.origin(&(7..10))], "two");
+    }
+
+    #[test]
+    fn escapes_and_letters_drawn_alike_are_read() {
+        let original = "аdа%40ехаmple&#46;org на сайте";
+        let view = view(original);
+        assert_eq!(view.text(), "ada@example.org на сайте");
+        assert_eq!(&original[view.origin(&(0..3))], "аdа");
+        assert_eq!(&original[view.origin(&(3..12))], "%40ехаmple&#46;");
+    }
+
+    #[test]
+    fn a_respelled_view_maps_back_to_the_original() {
+        let original = "é ada [at] b";
+        let view = view(original).respelled(&[(6..12, "@".into())]);
+        assert_eq!(view.text(), "é ada@b");
+        assert_eq!(&original[view.origin(&(3..8))], "ada [at] b");
     }
 }

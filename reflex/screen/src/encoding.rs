@@ -1,0 +1,114 @@
+//! Encodings of whole texts within a text: base64 and hexadecimal.
+
+use std::ops::Range;
+
+use base64::Engine;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// Shortest encoded part that is looked at, bytes: it holds 12 in base64, 10 in hexadecimal.
+const MIN_BASE64: usize = 16;
+const MIN_HEX: usize = 20;
+
+/// Longest encoded part that is looked at, bytes. A longer one is a file.
+const MAX_ENCODED: usize = 64 * 1024;
+
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+
+/// The texts that stand encoded in `text`, with the stretches that encode them.
+pub(crate) fn decoded(text: &str) -> Vec<(Range<usize>, String)> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = bytes[at..]
+            .iter()
+            .take_while(|byte| is_symbol(**byte))
+            .count();
+        if length >= MIN_BASE64 && length <= MAX_ENCODED {
+            let padding = bytes[at + length..]
+                .iter()
+                .take(2)
+                .take_while(|byte| **byte == b'=')
+                .count();
+            let run = at..at + length;
+            if let Some(inner) = decode(&text[run.clone()]) {
+                found.push((run.start..run.end + padding, inner));
+            }
+        }
+        at += length.max(1);
+    }
+    found
+}
+
+fn decode(run: &str) -> Option<String> {
+    let hexadecimal = run.strip_prefix("0x").unwrap_or(run);
+    if hexadecimal.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return (hexadecimal.len() >= MIN_HEX && hexadecimal.len().is_multiple_of(2))
+            .then(|| hex::decode(hexadecimal).ok().and_then(readable))?;
+    }
+    let engine = if run.contains(['-', '_']) {
+        &BASE64_URL
+    } else {
+        &BASE64
+    };
+    // A last symbol alone holds no byte.
+    let whole = if run.len() % 4 == 1 {
+        run.len() - 1
+    } else {
+        run.len()
+    };
+    engine.decode(&run[..whole]).ok().and_then(readable)
+}
+
+/// Bytes as text, if they are text: UTF-8 without control characters.
+fn readable(bytes: Vec<u8>) -> Option<String> {
+    let text = String::from_utf8(bytes).ok()?;
+    let control =
+        |character: char| character.is_control() && !matches!(character, '\n' | '\r' | '\t');
+    (!text.contains(control)).then_some(text)
+}
+
+const fn is_symbol(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_stand_encoded() {
+        for (text, inner) in [
+            (
+                "see YWRhQGV4YW1wbGUub3Jn now",
+                Some((4..24, "ada@example.org")),
+            ),
+            (
+                "YWRhQGV4YW1wbGUub3JnCg==",
+                Some((0..24, "ada@example.org\n")),
+            ),
+            (
+                "x 616461406578616d706c652e6f7267",
+                Some((2..32, "ada@example.org")),
+            ),
+            (
+                "0x616461406578616d706c652e6f7267",
+                Some((0..32, "ada@example.org")),
+            ),
+            ("internationalization of everything", None),
+            ("d41d8cd98f00b204e9800998ecf8427e", None),
+            ("", None),
+        ] {
+            let found = decoded(text);
+            let found = found
+                .first()
+                .map(|(range, inner)| (range.clone(), inner.as_str()));
+            assert_eq!(found, inner, "{text}");
+        }
+    }
+}

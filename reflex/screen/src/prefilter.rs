@@ -1,0 +1,436 @@
+//! The prefilter: one pass over a text that says which rules can match in it at all.
+//!
+//! From every pattern the literals are derived of which a match must contain one, and the sets of ASCII characters of
+//! which it must contain a member. One Aho-Corasick automaton finds the literals of all rules, and their context words,
+//! together; only the rules it names run.
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use regex_syntax::hir::{Class, Hir, HirKind};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::view::OPAQUE;
+
+/// Strings that a part of a pattern may stand for before it is taken as open.
+const MAX_STRINGS: usize = 64;
+
+/// What every match of a pattern contains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// One of these, in lower case; no demand if empty.
+    pub(crate) literals: Vec<String>,
+    /// A member of each of these sets of ASCII characters.
+    sets: Vec<u128>,
+}
+
+impl Needs {
+    pub(crate) fn of(pattern: &Hir) -> Self {
+        let part = Part::of(pattern);
+        let mut sets = part.sets;
+        sets.sort_unstable();
+        sets.dedup();
+        let literals = match (part.exact, part.literals) {
+            (Some(exact), _) if weight(&exact) >= 2 => exact,
+            (_, Some(literals)) if weight(&literals) >= 2 => literals,
+            _ => Vec::new(),
+        };
+        Self { literals, sets }
+    }
+
+    /// Whether the characters that a text has allow a match.
+    pub(crate) fn met_by(&self, characters: Characters) -> bool {
+        self.sets.iter().all(|set| set & characters.0 != 0)
+    }
+}
+
+/// The ASCII characters of a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Characters(u128);
+
+impl Characters {
+    pub(crate) fn of(text: &str) -> Self {
+        let mut seen = [false; 256];
+        for byte in text.bytes() {
+            seen[usize::from(byte)] = true;
+        }
+        let bit = |set: u128, code: usize| set | (u128::from(seen[code]) << code);
+        Self((0..128).fold(0, bit))
+    }
+}
+
+/// What is known of a part of a pattern.
+struct Part {
+    /// All that it can match, in lower case, if that is little.
+    exact: Option<Vec<String>>,
+    /// Literals of which a match has one.
+    literals: Option<Vec<String>>,
+    /// Sets of ASCII characters of which a match has a member.
+    sets: Vec<u128>,
+}
+
+impl Part {
+    fn of(pattern: &Hir) -> Self {
+        match pattern.kind() {
+            HirKind::Empty | HirKind::Look(_) => Self::exact(vec![String::new()]),
+            HirKind::Literal(literal) => match std::str::from_utf8(&literal.0) {
+                Ok(text) => {
+                    let ascii = text.bytes().filter(u8::is_ascii);
+                    Self {
+                        sets: ascii.map(|byte| both_cases(u128::from(byte))).collect(),
+                        ..Self::exact(vec![text.to_ascii_lowercase()])
+                    }
+                }
+                Err(_) => Self::open(),
+            },
+            HirKind::Class(class) => Self::class(class),
+            HirKind::Capture(capture) => Self::of(&capture.sub),
+            HirKind::Repetition(repetition) => {
+                let part = Self::of(&repetition.sub);
+                match (repetition.min, repetition.max) {
+                    (0, Some(1)) => Self {
+                        exact: part.exact.map(|mut exact| {
+                            exact.push(String::new());
+                            exact
+                        }),
+                        literals: None,
+                        sets: Vec::new(),
+                    },
+                    (0, _) => Self::open(),
+                    _ => Self {
+                        literals: better(part.literals, part.exact),
+                        exact: None,
+                        sets: part.sets,
+                    },
+                }
+            }
+            HirKind::Concat(parts) => Self::concat(parts),
+            HirKind::Alternation(parts) => Self::alternation(parts),
+        }
+    }
+
+    fn exact(exact: Vec<String>) -> Self {
+        Self {
+            exact: Some(exact),
+            literals: None,
+            sets: Vec::new(),
+        }
+    }
+
+    fn open() -> Self {
+        Self {
+            exact: None,
+            literals: None,
+            sets: Vec::new(),
+        }
+    }
+
+    fn class(class: &Class) -> Self {
+        let Class::Unicode(class) = class else {
+            return Self::open();
+        };
+        let mut set = 0;
+        let mut exact: Vec<String> = Vec::new();
+        let mut count = 0;
+        for range in class.ranges() {
+            count += range.len();
+            let (start, end) = (u32::from(range.start()), u32::from(range.end()));
+            set |= (start..=end.min(127)).fold(0_u128, |set, code| set | 1 << code);
+            if count <= 8 {
+                // Letters that fold to ASCII are ASCII by the time a rule sees them.
+                let seen = (start..=end).filter_map(char::from_u32);
+                let seen = seen.filter(|letter| !matches!(letter, '\u{17F}' | '\u{212A}'));
+                exact.extend(seen.map(|letter| letter.to_ascii_lowercase().to_string()));
+            }
+        }
+        exact.sort_unstable();
+        exact.dedup();
+        let open = count > 8;
+        let foreign = class.ranges().iter().any(|range| range.end() > '\u{7F}');
+        let folds = !open && exact.iter().all(|letter| letter.is_ascii());
+        Self {
+            exact: (!open).then_some(exact),
+            literals: None,
+            sets: if foreign && !folds {
+                Vec::new()
+            } else {
+                vec![set]
+            },
+        }
+    }
+
+    fn concat(parts: &[Hir]) -> Self {
+        let mut whole = Self::exact(vec![String::new()]);
+        let mut run: Option<Vec<String>> = whole.exact.take();
+        let mut closed = true;
+        for part in parts {
+            let part = Self::of(part);
+            whole.sets.extend(part.sets);
+            let product = run
+                .as_deref()
+                .zip(part.exact.as_deref())
+                .and_then(|(left, right)| product(left, right));
+            if let Some(product) = product {
+                run = Some(product);
+            } else {
+                closed = false;
+                whole.literals = better(whole.literals, run);
+                whole.literals = better(whole.literals, part.literals);
+                run = Some(part.exact.unwrap_or_else(|| vec![String::new()]));
+            }
+        }
+        if closed {
+            whole.exact = run;
+        } else {
+            whole.literals = better(whole.literals, run);
+        }
+        whole
+    }
+
+    fn alternation(parts: &[Hir]) -> Self {
+        let parts: Vec<Self> = parts.iter().map(Self::of).collect();
+        let all = |of: &dyn Fn(&Self) -> Option<Vec<String>>| {
+            let mut union = Vec::new();
+            for part in &parts {
+                union.extend(of(part)?);
+            }
+            union.sort_unstable();
+            union.dedup();
+            (union.len() <= MAX_STRINGS).then_some(union)
+        };
+        // A set that every branch demands; of several the first, which is as good as any.
+        let union = parts
+            .iter()
+            .try_fold(0, |set, part| Some(set | part.sets.first()?));
+        Self {
+            exact: all(&|part| part.exact.clone()),
+            literals: all(&|part| better(part.literals.clone(), part.exact.clone())),
+            sets: union.into_iter().collect(),
+        }
+    }
+}
+
+fn both_cases(byte: u128) -> u128 {
+    let byte = u8::try_from(byte).unwrap_or_default();
+    1 << byte.to_ascii_lowercase() | 1 << byte.to_ascii_uppercase()
+}
+
+fn product(left: &[String], right: &[String]) -> Option<Vec<String>> {
+    (left.len() * right.len() <= MAX_STRINGS).then(|| {
+        let pairs = left
+            .iter()
+            .flat_map(|head| right.iter().map(move |tail| format!("{head}{tail}")));
+        pairs.collect()
+    })
+}
+
+/// The set of literals that says more: the one whose shortest is longer.
+fn better(left: Option<Vec<String>>, right: Option<Vec<String>>) -> Option<Vec<String>> {
+    [left, right]
+        .into_iter()
+        .flatten()
+        .max_by_key(|set| weight(set))
+        .filter(|set| weight(set) > 0)
+}
+
+fn weight(set: &[String]) -> usize {
+    set.iter().map(String::len).min().unwrap_or(0)
+}
+
+/// All literals of a rule set.
+#[derive(Debug)]
+pub(crate) struct Literals {
+    automaton: AhoCorasick,
+    count: usize,
+}
+
+/// Collects the literals of all rules, each once.
+#[derive(Default)]
+pub(crate) struct Collection {
+    ids: BTreeMap<String, usize>,
+    literals: Vec<String>,
+}
+
+impl Collection {
+    /// The number of `literal`, which is new or there already.
+    pub(crate) fn number(&mut self, literal: &str) -> usize {
+        let literal = literal.to_ascii_lowercase();
+        if let Some(number) = self.ids.get(&literal) {
+            return *number;
+        }
+        self.literals.push(literal.clone());
+        self.ids.insert(literal, self.literals.len() - 1);
+        self.literals.len() - 1
+    }
+
+    pub(crate) fn compile(self) -> Result<Literals, String> {
+        let automaton = AhoCorasickBuilder::new()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(&self.literals)
+            .map_err(|error| error.to_string())?;
+        Ok(Literals {
+            automaton,
+            count: self.literals.len(),
+        })
+    }
+}
+
+/// Where the literals of a rule set stand in one text.
+#[derive(Debug)]
+pub(crate) struct Hits {
+    seen: Vec<bool>,
+    /// Whole words: the number of the literal and its place, in the order of their ends.
+    words: Vec<(usize, Range<usize>)>,
+    pub(crate) characters: Characters,
+}
+
+impl Literals {
+    pub(crate) fn find(&self, text: &str) -> Hits {
+        let mut hits = Hits {
+            seen: vec![false; self.count],
+            words: Vec::new(),
+            characters: Characters::of(text),
+        };
+        for found in self.automaton.find_overlapping_iter(text) {
+            let number = found.pattern().as_usize();
+            hits.seen[number] = true;
+            if is_word(text.as_bytes(), &found.range()) {
+                hits.words.push((number, found.range()));
+            }
+        }
+        hits
+    }
+}
+
+impl Hits {
+    pub(crate) fn any(&self, literals: &[usize]) -> bool {
+        literals.is_empty() || literals.iter().any(|number| self.seen[*number])
+    }
+
+    /// Bytes between `value` and the nearest of the words, which `words` lists in order; None if none is near.
+    ///
+    /// A word belongs to the first value after it: one that stands beyond another value is no context, unless the two
+    /// make a list. A word behind the value is its context on the same line, if it has no value of its own.
+    pub(crate) fn distance(
+        &self,
+        text: &str,
+        words: &[usize],
+        value: &Range<usize>,
+        before: usize,
+        after: usize,
+    ) -> Option<usize> {
+        let first = self
+            .words
+            .partition_point(|(_, place)| place.end + before < value.start);
+        let near = self.words[first..]
+            .iter()
+            .take_while(|(_, place)| place.end <= value.end + after + MAX_WORD);
+        near.filter(|(number, _)| words.binary_search(number).is_ok())
+            .filter_map(|(_, place)| {
+                if place.end <= value.start {
+                    let free = leads(&text[place.end..value.start]);
+                    free.then_some(value.start - place.end)
+                } else if place.start >= value.end {
+                    let distance = place.start - value.end;
+                    let free = distance <= after && trails(text, value.end..place.start, place.end);
+                    free.then_some(distance + AFTER)
+                } else {
+                    None
+                }
+            })
+            .min()
+    }
+}
+
+/// Digits that make a value of a word.
+const MIN_DIGITS: usize = 4;
+
+/// Whether nothing between a word and a value takes the word for itself: no other value, or one that the value is listed
+/// after.
+fn leads(between: &str) -> bool {
+    let mut after_value = None;
+    let mut end = 0;
+    for token in between.split_inclusive([' ', '\n', '\t', ';', ',']) {
+        end += token.len();
+        let digits = token.bytes().filter(u8::is_ascii_digit).count();
+        if digits >= MIN_DIGITS || token.contains(OPAQUE) {
+            after_value = Some(end);
+        }
+    }
+    after_value.is_none_or(|end| {
+        between[end..]
+            .split(|byte: char| !byte.is_alphanumeric())
+            .all(is_joint)
+    })
+}
+
+/// Whether a word joins the items of a list.
+fn is_joint(word: &str) -> bool {
+    matches!(
+        word.to_ascii_lowercase().as_str(),
+        "" | "and" | "or" | "und" | "oder" | "et" | "ou" | "y" | "o" | "e" | "en"
+    )
+}
+
+/// Whether a word that begins after `between` and ends at `end` speaks of the value before it.
+fn trails(text: &str, between: Range<usize>, end: usize) -> bool {
+    let rest = &text[end..text.floor_char_boundary((end + AFTER).min(text.len()))];
+    let rest = rest.split('\n').next().unwrap_or_default();
+    let own = rest.bytes().any(|byte| byte.is_ascii_digit()) || rest.contains(OPAQUE);
+    !own && !text[between].contains(['\n', ';', OPAQUE])
+}
+
+/// Longest context word, bytes.
+pub(crate) const MAX_WORD: usize = 64;
+
+/// A word after the value is as good as one that is so much farther before it.
+const AFTER: usize = 16;
+
+/// Whether `range` is bounded as a word is: by anything but letters and digits, or where `camelCase` begins a word.
+fn is_word(text: &[u8], range: &Range<usize>) -> bool {
+    let inside = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let before = range.start.checked_sub(1).and_then(|at| text.get(at));
+    let (first, next) = (text[range.start], text.get(range.end));
+    let starts = !inside(before)
+        || (before.is_some_and(u8::is_ascii_lowercase) && first.is_ascii_uppercase());
+    let ends = !inside(next)
+        || (text[range.end - 1].is_ascii_lowercase() && next.is_some_and(u8::is_ascii_uppercase))
+        || !text[range.end - 1].is_ascii_alphanumeric();
+    starts && ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn literals(pattern: &str) -> Vec<String> {
+        Needs::of(&regex_syntax::parse(pattern).expect("parses")).literals
+    }
+
+    #[test]
+    fn literals_are_those_that_every_match_has() {
+        assert_eq!(literals("sk-[a-z]{20}"), ["sk-"]);
+        assert_eq!(literals("(?i)Ghp_[a-z]{3}"), ["ghp_"]);
+        assert_eq!(
+            literals("gh[pous]_[a-z]{3}"),
+            ["gho_", "ghp_", "ghs_", "ghu_"]
+        );
+        assert_eq!(literals("(?:ab|cd)?xyz"), ["abxyz", "cdxyz", "xyz"]);
+        assert_eq!(literals("[0-9]{3}|abc"), [""; 0]);
+        assert_eq!(literals("[a-z]{1,9}@[a-z]{1,9}"), [""; 0]);
+        assert_eq!(literals("(?:foo|bar)[0-9]{1,3}longer"), ["longer"]);
+    }
+
+    #[test]
+    fn sets_are_those_that_every_match_has() {
+        let met = |pattern: &str, text: &str| {
+            Needs::of(&regex_syntax::parse(pattern).expect("parses")).met_by(Characters::of(text))
+        };
+        assert!(!met("[a-z]{1,9}@[a-z]", "no sign"));
+        assert!(met("[a-z]{1,9}@[a-z]", "a@b"));
+        assert!(!met("[0-9]{2}-[0-9]", "no digit -"));
+        assert!(met("[0-9]{2}|x", "x"));
+        assert!(met("é[0-9]{0,2}", "é"));
+    }
+}
