@@ -3,7 +3,9 @@
 //! [`Sandbox`] is what the rest of the executor knows; [`namespace`] is the backend that needs no daemon: a launcher
 //! process (this same binary) builds Linux namespaces around the programs and reports what became of them.
 
+mod calls;
 mod capture;
+mod filter;
 mod init;
 pub mod launcher;
 pub mod namespace;
@@ -11,6 +13,7 @@ mod protocol;
 mod syscall;
 mod view;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -170,6 +173,8 @@ pub enum Layer {
     NoNewPrivileges,
     /// Resource limits of each process, and the number of processes.
     ResourceLimits,
+    /// Only the system calls that generic tools need, and these without arguments that lead out.
+    Seccomp,
 }
 
 impl Layer {
@@ -190,26 +195,37 @@ impl Layer {
             Self::NoCapabilities => "no_capabilities",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::ResourceLimits => "resource_limits",
+            Self::Seccomp => "seccomp",
         }
     }
 }
 
-/// What a step lacks, whatever the host offers: no layer of this version holds it.
-pub const GAPS: [(&str, &str); 4] = [
-    (
-        "landlock",
-        "not used: which files a program reaches is up to the mount namespace alone",
-    ),
-    (
-        "seccomp",
-        "not used: a program may make every call that the kernel grants an ordinary user",
-    ),
-    (
-        "memory",
-        "limited for each process (rlimits), not for the step as a whole (no control group)",
-    ),
-    ("workspace_size", "not limited (no quota)"),
-];
+/// What a step lacks in these layers, with the reason.
+#[must_use]
+pub fn gaps(layers: &[Layer]) -> BTreeMap<&'static str, &'static str> {
+    let lacking = |layer| !layers.contains(&layer);
+    let gaps = [
+        (
+            true,
+            "landlock",
+            "not used: which files a program reaches is up to the mount namespace alone",
+        ),
+        (
+            lacking(Layer::Seccomp),
+            "seccomp",
+            "not in force: a program may make every call that the kernel grants an ordinary user",
+        ),
+        (
+            true,
+            "memory",
+            "limited for each process (rlimits), not for the step as a whole (no control group)",
+        ),
+        (true, "workspace_size", "not limited (no quota)"),
+    ];
+    gaps.into_iter()
+        .filter_map(|(is_open, name, reason)| is_open.then_some((name, reason)))
+        .collect()
+}
 
 /// The sandbox could not do its work; the step is not to blame.
 #[derive(Debug, thiserror::Error)]

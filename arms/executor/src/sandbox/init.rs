@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
@@ -26,7 +27,7 @@ use nix::unistd::{ForkResult, Pid, execve, ftruncate, pipe2, sethostname, setsid
 use super::launcher::{During, SetupError};
 use super::protocol::{Order, Report, send};
 use super::view::{self, WORKSPACE};
-use super::{Layer, Limits, Program, StageExit, syscall};
+use super::{Layer, Limits, Program, StageExit, filter, syscall};
 use crate::action::Redirect;
 use crate::workspace::open_beneath;
 
@@ -84,6 +85,12 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<()
         Layer::NoNewPrivileges,
         Layer::ResourceLimits,
     ]);
+    // Last: from here on, none of the calls above could be made.
+    match syscall::install_filter(&filter::program()) {
+        Ok(()) => layers.push(Layer::Seccomp),
+        Err(Errno::ENOSYS | Errno::EINVAL) if order.degraded => {}
+        Err(errno) => return Err(errno).during("filter system calls (seccomp)"),
+    }
     Ok(())
 }
 
@@ -140,9 +147,15 @@ fn standard_input(text: Option<&str>) -> Result<OwnedFd, SetupError> {
         )
         .during("open /dev/null");
     };
-    // A file in memory and not a pipe: nobody has to keep writing while the programs run.
+    // A file in memory and not a pipe: nobody has to keep writing while the programs run. It lies on no mount of ours,
+    // so it has to forbid being executed by itself; only kernels that have no filter either don't know how.
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create("stdin", flags).during("make stdin")?);
+    let never_executable = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let made = match memfd_create("stdin", flags | never_executable) {
+        Err(Errno::EINVAL) => memfd_create("stdin", flags),
+        made => made,
+    };
+    let mut file = File::from(made.during("make stdin")?);
     file.write_all(text.as_bytes())
         .and_then(|()| file.rewind())
         .during("fill stdin")?;

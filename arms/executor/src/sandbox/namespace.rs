@@ -40,6 +40,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub struct Namespace {
     launcher: PathBuf,
     identity: Option<(u32, u32)>,
+    degraded: bool,
     spawner: Spawner,
 }
 
@@ -59,8 +60,17 @@ impl Namespace {
         Ok(Self {
             launcher,
             identity,
+            degraded: false,
             spawner: Spawner::start()?,
         })
+    }
+
+    /// Whether steps may run where the kernel has no Landlock of the version needed, or no filter of system calls. Unless
+    /// said otherwise they are refused there.
+    #[must_use]
+    pub fn degraded(mut self, allowed: bool) -> Self {
+        self.degraded = allowed;
+        self
     }
 
     async fn run_job(&self, job: Job, cancel: &CancellationToken) -> Result<Run, SandboxError> {
@@ -140,6 +150,7 @@ impl Namespace {
             stdin: job.stdin.clone(),
             redirect: job.redirect.clone(),
             limits: job.limits,
+            degraded: self.degraded,
         };
         hang_up.write_all(&encode(&order)?).await?;
         Ok(Launched {

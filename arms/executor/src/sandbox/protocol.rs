@@ -23,6 +23,8 @@ pub(super) struct Order {
     pub stdin: Option<String>,
     pub redirect: Option<Redirect>,
     pub limits: Limits,
+    /// Whether it may run where the kernel has no Landlock or no filter of system calls.
+    pub degraded: bool,
 }
 
 /// What the launcher and the sandbox's first process report.

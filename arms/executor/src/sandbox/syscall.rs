@@ -154,6 +154,26 @@ pub(super) fn drop_capabilities() -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
 }
 
+/// Installs a filter of system calls for this process and all that it starts. Needs `no_new_privs`.
+pub(super) fn install_filter(program: &[libc::sock_filter]) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len().try_into().map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let flags: libc::c_ulong = 0;
+    // SAFETY: the kernel reads a sock_fprog and as many instructions as it says; both outlive the call. It copies them,
+    // and writes nothing, whatever the pointer's type says.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    })
+    .map(drop)
+}
+
 /// Makes a descriptor the process's stdin, stdout or stderr.
 pub(super) fn install(source: impl AsFd, target: libc::c_int) -> nix::Result<()> {
     // SAFETY: the source is open for the borrow's duration. The target is 0, 1 or 2, which no Rust value of the

@@ -29,6 +29,8 @@ pub struct Settings {
     pub sandbox_uid: u32,
     /// Group that programs run as on the host, where the executor is root.
     pub sandbox_gid: u32,
+    /// Whether steps run, too, where the kernel lacks Landlock or the filter of system calls.
+    pub sandbox_degraded: bool,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             concurrency: 0,
             sandbox_uid: 65534,
             sandbox_gid: 65534,
+            sandbox_degraded: false,
         }
     }
 }

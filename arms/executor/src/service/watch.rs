@@ -1,6 +1,5 @@
 //! Whether the sandbox works on this host: tried at the start, and again for as long as it does not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::sandbox::{Ending, GAPS, Job, Layer, Limits, Program, Sandbox, SandboxError};
+use crate::sandbox::{Ending, Job, Layer, Limits, Program, Sandbox, SandboxError, gaps};
 use crate::workspace::Workspaces;
 
 /// What the trial may use.
@@ -71,8 +70,7 @@ impl SandboxWatch {
         let layers = self.layers.lock().await.clone().unwrap_or_default();
         let names: Vec<&str> = layers.iter().map(|layer| layer.as_str()).collect();
         let limits = layers.contains(&Layer::ResourceLimits).then_some("rlimits");
-        let degraded: BTreeMap<&str, &str> = GAPS.into();
-        json!({ "backend": "namespaces", "layers": names, "limits": limits, "degraded": degraded })
+        json!({ "backend": "namespaces", "layers": names, "limits": limits, "degraded": gaps(&layers) })
     }
 
     async fn try_out(&self) -> Result<Vec<Layer>, String> {

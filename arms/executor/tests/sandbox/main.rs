@@ -2,10 +2,12 @@
 //!
 //! The trait sits below the policy, so these tests run shells and Python: the sandbox must hold even then.
 
+mod calls;
 mod escape;
 mod limits;
 mod outputs;
 mod survivors;
+mod tools;
 
 use std::path::Path;
 use std::time::Duration;

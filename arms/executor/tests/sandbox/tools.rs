@@ -1,0 +1,82 @@
+//! Every command that the built-in policy offers works behind all layers.
+
+use std::collections::BTreeSet;
+
+use octollm_executor::policy::Policy;
+use octollm_executor::sandbox::StageExit;
+
+use super::*;
+
+/// A call of each command, its exit code, and what it prints; `a` holds the lines 3, 1, 2.
+const CALLS: [(&[&str], u8, &str); 38] = [
+    (&["base64", "a"], 0, "MwoxCjIK\n"),
+    (&["basename", "/x/y"], 0, "y\n"),
+    (&["bc", "sum"], 0, "42\n"),
+    (&["cat", "a"], 0, "3\n1\n2\n"),
+    (&["cmp", "a", "a"], 0, ""),
+    (&["comm", "-12", "a", "a"], 0, "3\n1\n2\n"),
+    (&["cp", "-a", "a", "copy"], 0, ""),
+    (&["cut", "-c", "1", "a"], 0, "3\n1\n2\n"),
+    (&["date", "-u", "-d", "@0", "+%F"], 0, "1970-01-01\n"),
+    (&["diff", "a", "empty"], 1, "1,3d0\n< 3\n< 1\n< 2\n"),
+    (&["dirname", "/x/y"], 0, "/x\n"),
+    (&["echo", "x"], 0, "x\n"),
+    (&["expr", "1", "+", "1"], 0, "2\n"),
+    (&["false"], 1, ""),
+    (&["grep", "-r", "2", "a"], 0, "2\n"),
+    (&["head", "-n", "1", "a"], 0, "3\n"),
+    (
+        &["ls", "-l", "empty"],
+        0,
+        "-rw-r--r-- 1 1000 1000 0 Jan  1  2000 empty\n",
+    ),
+    (&["mkdir", "-p", "d/e"], 0, ""),
+    (&["mv", "copy", "d/e/moved"], 0, ""),
+    (&["nl", "-ba", "-w1", "-s:", "a"], 0, "1:3\n2:1\n3:2\n"),
+    (&["paste", "-s", "-d,", "a"], 0, "3,1,2\n"),
+    (&["printf", "%03d", "7"], 0, "007"),
+    (&["rev", "word"], 0, "cba\n"),
+    (&["rm", "-r", "d"], 0, ""),
+    (&["seq", "2"], 0, "1\n2\n"),
+    (
+        &["sha256sum", "empty"],
+        0,
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty\n",
+    ),
+    (&["sleep", "0.01"], 0, ""),
+    (&["sort", "--parallel=4", "-S", "1M", "a"], 0, "1\n2\n3\n"),
+    (&["stat", "-c", "%s %F", "a"], 0, "6 regular file\n"),
+    (&["tac", "a"], 0, "2\n1\n3\n"),
+    (&["tail", "-n", "1", "a"], 0, "2\n"),
+    (&["tee", "/dev/stderr", "new"], 0, "in\n"),
+    (&["test", "-s", "new"], 0, ""),
+    (&["touch", "-d", "@0", "a"], 0, ""),
+    (&["tr", "i", "o"], 0, "on\n"),
+    (&["true"], 0, ""),
+    (&["uniq", "-c", "word"], 0, "      1 abc\n"),
+    (&["wc", "-l", "a"], 0, "3 a\n"),
+];
+
+#[tokio::test]
+async fn every_command_of_the_policy_works() {
+    let policy = Policy::load(None).unwrap();
+    let offered: BTreeSet<&str> = policy.commands().collect();
+    let called: BTreeSet<&str> = CALLS.iter().map(|(argv, ..)| argv[0]).collect();
+    assert_eq!(called, offered, "the table is not that of the policy");
+
+    let bench = Bench::new();
+    bench
+        .shell("printf '3\\n1\\n2\\n' > a; touch -d 2000-01-01 empty; echo abc > word; printf '6*7\\nquit\\n' > sum")
+        .await;
+    for (argv, code, printed) in CALLS {
+        let mut job = bench.job(&[argv]);
+        job.stdin = Some("in\n".to_owned());
+        let run = bench.run_job(job).await.unwrap();
+        assert_eq!(
+            (run.stages.as_slice(), stdout(&run).as_str()),
+            ([StageExit::Code(code)].as_slice(), printed),
+            "{argv:?}: {}",
+            stderr(&run)
+        );
+    }
+}
