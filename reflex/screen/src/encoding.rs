@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Shortest encoded part that is looked at, bytes: it holds 12 in base64, 10 in hexadecimal.
-const MIN_BASE64: usize = 16;
-const MIN_HEX: usize = 20;
+/// Shortest encoded part that is looked at, bytes: it holds 9 in base64, 7 in hexadecimal.
+const MIN_BASE64: usize = 12;
+const MIN_HEX: usize = 14;
 
 /// Longest encoded part that is looked at, bytes. A longer one is a file.
 const MAX_ENCODED: usize = 64 * 1024;

@@ -21,7 +21,14 @@ pub(crate) struct Needs {
     pub(crate) literals: Vec<String>,
     /// A member of each of these sets of ASCII characters.
     sets: Vec<u128>,
+    /// A digit.
+    pub(crate) digits: bool,
+    /// Longest match, bytes.
+    pub(crate) max_length: usize,
 }
+
+/// The ASCII digits as a set.
+const DIGITS: u128 = 0x3FF << b'0';
 
 impl Needs {
     pub(crate) fn of(pattern: &Hir) -> Self {
@@ -34,7 +41,12 @@ impl Needs {
             (_, Some(literals)) if weight(&literals) >= 2 => literals,
             _ => Vec::new(),
         };
-        Self { literals, sets }
+        Self {
+            literals,
+            digits: sets.iter().any(|set| set & !DIGITS == 0),
+            sets,
+            max_length: pattern.properties().maximum_len().unwrap_or(usize::MAX / 4),
+        }
     }
 
     /// Whether the characters that a text has allow a match.
@@ -282,6 +294,8 @@ pub(crate) struct Hits {
     seen: Vec<bool>,
     /// Whole words: the number of the literal and its place, in the order of their ends.
     words: Vec<(usize, Range<usize>)>,
+    /// Stretches with digits: first and last digit, at most [`MAX_GAP`] bytes between two.
+    digits: Vec<Range<usize>>,
     pub(crate) characters: Characters,
 }
 
@@ -290,6 +304,7 @@ impl Literals {
         let mut hits = Hits {
             seen: vec![false; self.count],
             words: Vec::new(),
+            digits: digits(text),
             characters: Characters::of(text),
         };
         for found in self.automaton.find_overlapping_iter(text) {
@@ -306,6 +321,33 @@ impl Literals {
 impl Hits {
     pub(crate) fn any(&self, literals: &[usize]) -> bool {
         literals.is_empty() || literals.iter().any(|number| self.seen[*number])
+    }
+
+    /// The stretches of `text` within `before` and `after` bytes of one of `words`, ordered and apart.
+    pub(crate) fn around(
+        &self,
+        text: &str,
+        words: &[usize],
+        before: usize,
+        after: usize,
+    ) -> Vec<Range<usize>> {
+        let own = self
+            .words
+            .iter()
+            .filter(|(number, _)| words.binary_search(number).is_ok());
+        let places = own.map(|(_, place)| place.start.saturating_sub(before)..place.end + after);
+        merged(text, places.collect())
+    }
+
+    /// The stretches of `text` within `reach` bytes of a digit, ordered and apart.
+    pub(crate) fn around_digits(&self, text: &str, reach: usize) -> Vec<Range<usize>> {
+        let places = self.digits.iter();
+        merged(
+            text,
+            places
+                .map(|digits| digits.start.saturating_sub(reach)..digits.end + reach)
+                .collect(),
+        )
     }
 
     /// Bytes between `value` and the nearest of the words, which `words` lists in order; None if none is near.
@@ -341,6 +383,37 @@ impl Hits {
             })
             .min()
     }
+}
+
+/// Bytes between two digits of one stretch: fewer stretches are worth more than short ones.
+const MAX_GAP: usize = 16;
+
+fn digits(text: &str) -> Vec<Range<usize>> {
+    let mut stretches: Vec<Range<usize>> = Vec::new();
+    for (at, byte) in text.bytes().enumerate() {
+        if byte.is_ascii_digit() {
+            match stretches.last_mut() {
+                Some(last) if at - last.end <= MAX_GAP => last.end = at + 1,
+                _ => stretches.push(at..at + 1),
+            }
+        }
+    }
+    stretches
+}
+
+/// `places`, cut to the text and its characters, in order and apart.
+fn merged(text: &str, mut places: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    places.sort_unstable_by_key(|place| place.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for place in places {
+        let place = text.floor_char_boundary(place.start)
+            ..text.ceil_char_boundary(place.end.min(text.len()));
+        match merged.last_mut() {
+            Some(last) if place.start <= last.end => last.end = last.end.max(place.end),
+            _ => merged.push(place),
+        }
+    }
+    merged
 }
 
 /// Digits that make a value of a word.

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::meta::{Config, Regex};
+use regex_automata::{Input, PatternID};
 use serde::Deserialize;
 
 use crate::checksum::Checksum;
@@ -16,6 +17,9 @@ use crate::view::OPAQUE;
 /// Longest match of any pattern, bytes: with it the search is linear in the text, since a failed match is
 /// searched again from its second character.
 const MAX_MATCH: usize = 4096;
+
+/// Largest automaton of a pattern, bytes.
+const MAX_AUTOMATON: usize = 10 * 1024 * 1024;
 
 /// Bytes before and after a value in which its context words may stand.
 pub(crate) const CONTEXT_BEFORE: usize = 64;
@@ -89,7 +93,8 @@ pub(crate) struct InjectionSource {
 pub(crate) struct PiiRule {
     pub(crate) source: PiiSource,
     pattern: Regex,
-    has_value_group: bool,
+    /// Number of the group named `value`.
+    value_group: Option<usize>,
     needs: Needs,
     /// Numbers of the literals of which one must be in the text.
     literals: Vec<usize>,
@@ -127,10 +132,7 @@ impl PiiRule {
                 "context word {long:?} is longer than {MAX_WORD} bytes"
             ));
         }
-        let has_value_group = pattern
-            .capture_names()
-            .flatten()
-            .any(|name| name == "value");
+        let value_group = pattern.group_info().to_index(PatternID::ZERO, "value");
         let mut words: Vec<usize> = source
             .context
             .iter()
@@ -147,7 +149,7 @@ impl PiiRule {
         Ok(Self {
             source,
             pattern,
-            has_value_group,
+            value_group,
             needs,
             literals,
             words,
@@ -160,31 +162,60 @@ impl PiiRule {
         text: &'r str,
         hits: &'r Hits,
     ) -> impl Iterator<Item = Match> + 'r {
-        let wanted = !self.source.context_required || self.source.alone || hits.any(&self.words);
-        let mut at = if wanted && self.needs.met_by(hits.characters) && hits.any(&self.literals) {
-            Some(0)
-        } else {
-            None
-        };
+        let mut stretches = self.stretches(text, hits).into_iter();
+        let mut stretch = stretches.next();
         std::iter::from_fn(move || {
-            while let Some(start) = at {
-                let candidate = self.candidate(text, start)?;
+            while let Some(left) = &mut stretch {
+                let Some(candidate) = self.candidate(text, left) else {
+                    stretch = stretches.next();
+                    continue;
+                };
                 if let Some(found) = self.accept(text, &candidate, hits) {
-                    at = Some(found.range.end);
+                    left.start = found.range.end;
                     return Some(found);
                 }
-                at = Some(text.ceil_char_boundary(candidate.start + 1));
+                left.start = text.ceil_char_boundary(candidate.start + 1);
             }
             None
         })
     }
 
-    fn candidate(&self, text: &str, at: usize) -> Option<Range<usize>> {
-        if self.has_value_group {
-            let captures = self.pattern.captures_at(text, at)?;
-            captures.name("value").map(|found| found.range())
-        } else {
-            self.pattern.find_at(text, at).map(|found| found.range())
+    /// The stretches of `text` in which a value can be, ordered and apart.
+    fn stretches(&self, text: &str, hits: &Hits) -> Vec<Range<usize>> {
+        let all = || Vec::from([0..text.len()]);
+        if !self.needs.met_by(hits.characters) || !hits.any(&self.literals) {
+            return Vec::new();
+        }
+        let reach = self.needs.max_length;
+        if self.source.context_required {
+            if self.source.alone && text.len() <= reach + 2 * MAX_MARGIN {
+                return all();
+            }
+            return hits.around(
+                text,
+                &self.words,
+                CONTEXT_AFTER + reach,
+                self.source.within + reach,
+            );
+        }
+        if self.needs.digits {
+            return hits.around_digits(text, reach);
+        }
+        all()
+    }
+
+    fn candidate(&self, text: &str, stretch: &Range<usize>) -> Option<Range<usize>> {
+        if stretch.start > stretch.end {
+            return None;
+        }
+        let input = Input::new(text).span(stretch.clone());
+        match self.value_group {
+            None => self.pattern.find(input).map(|found| found.range()),
+            Some(group) => {
+                let mut captures = self.pattern.create_captures();
+                self.pattern.search_captures(&input, &mut captures);
+                captures.get_group(group).map(|found| found.range())
+            }
         }
     }
 
@@ -273,14 +304,17 @@ fn is_part_of_number(text: &str, range: &Range<usize>) -> bool {
     before || after
 }
 
+/// Bytes of space and quotes on either side of a value that is all of a text.
+const MAX_MARGIN: usize = 8;
+
 /// Whether `text` is nothing but what stands at `range`.
 fn is_all(text: &str, range: &Range<usize>) -> bool {
     let nothing = |part: &str| {
         part.bytes()
             .all(|byte| byte.is_ascii_whitespace() || matches!(byte, b'.' | b'"' | b'\''))
     };
-    range.start <= 8
-        && text.len() - range.end <= 8
+    range.start <= MAX_MARGIN
+        && text.len() - range.end <= MAX_MARGIN
         && nothing(&text[..range.start])
         && nothing(&text[range.end..])
 }
@@ -332,8 +366,10 @@ fn compile(pattern: &str) -> Result<(Regex, Needs), String> {
             ));
         }
     }
-    let regex = RegexBuilder::new(pattern)
-        .build()
+    let config = Config::new().nfa_size_limit(Some(MAX_AUTOMATON));
+    let regex = Regex::builder()
+        .configure(config)
+        .build_from_hir(&syntax)
         .map_err(|error| error.to_string())?;
     Ok((regex, Needs::of(&syntax)))
 }

@@ -11,6 +11,11 @@ use crate::view::View;
 /// Characters set apart that make a spaced word; fewer are initials or a list.
 const MIN_SPACED: usize = 6;
 
+/// Houses of mail whose name after the word `at` makes an address.
+const MAIL_HOUSES: &[&str] = &[
+    "mail.", "yahoo.", "outlook.", "icloud.", "aol.", "gmx.", "proton.",
+];
+
 /// What stands between characters set apart.
 const SEPARATORS: &[u8] = b" ._-*|/~+,";
 
@@ -22,7 +27,9 @@ static SPELLED: LazyLock<Regex> = LazyLock::new(|| {
         r"|(?P<dot>[ \t]{0,2}[\[({<]{1,2}[ \t]{0,2}(?:dot|punkt|punto|point|d o t|\.)[ \t]{0,2}[\])}>]{1,2}[ \t]{0,2}",
         r"|[ \t]{1,2}\.[ \t]{1,2})",
         r"|(?P<words>(?-u:\b)[a-z0-9][a-z0-9._%+-]{0,63}[ _]{1,2}at[ _]{1,2}[a-z0-9-]{1,63}",
-        r"(?:[ _]{1,2}dot[ _]{1,2}[a-z0-9-]{2,63}){1,4}(?-u:\b))",
+        r"(?:[ _]{1,2}dot[ _]{1,2}[a-z0-9-]{2,63}){1,4}(?-u:\b)",
+        r"|(?-u:\b)[a-z0-9][a-z0-9._%+-]{0,63}[ _]{1,2}at[ _]{1,2}",
+        r"(?:g?mail|googlemail|hotmail|protonmail|yahoo|outlook|icloud|aol|gmx|proton)\.[a-z]{2,3}(?-u:\b))",
     );
     // A literal of this file; its test compiles it.
     Regex::new(pattern).unwrap_or_else(|error| panic!("the pattern of spelled addresses: {error}"))
@@ -43,14 +50,23 @@ pub(crate) fn respelled(view: &View<'_>) -> Option<View<'static>> {
     )
 }
 
-/// Whether the pattern of addresses can match at all.
+/// Whether the pattern of addresses can match at all: a bracket before a word for a sign, a sign set apart, the word
+/// `dot`, or a house of mail that is named.
 fn has_sign(text: &str) -> bool {
-    text.as_bytes().windows(2).any(|pair| {
-        matches!(
-            pair,
-            b" @" | b" ." | b"at" | b"AT" | b"At" | b"(@" | b"[@" | b"[." | b"(." | b"ot" | b"OT"
-        )
-    })
+    let bytes = text.as_bytes();
+    let signs = bytes.windows(3).any(|three| match three {
+        [b'[' | b'(' | b'{' | b'<', next, after] => {
+            let next = if *next == b' ' { after } else { next };
+            matches!(
+                next.to_ascii_lowercase(),
+                b'a' | b'd' | b'@' | b'.' | b'p' | b'c'
+            )
+        }
+        [b' ', b'@' | b'.', b' '] => true,
+        [b'd' | b'D', b'o' | b'O', b't' | b'T'] => true,
+        _ => false,
+    });
+    signs || MAIL_HOUSES.iter().any(|house| text.contains(house))
 }
 
 fn addresses(text: &str) -> Vec<(Range<usize>, Cow<'static, str>)> {
@@ -84,6 +100,7 @@ fn words_of(text: &str, range: Range<usize>, edits: &mut Vec<(Range<usize>, Cow<
             start = at + 1;
         }
     }
+    words.push(start..range.end);
     let mut signed = false;
     for (index, word) in words.iter().enumerate() {
         let sign = match &text[word.clone()] {
@@ -95,7 +112,7 @@ fn words_of(text: &str, range: Range<usize>, edits: &mut Vec<(Range<usize>, Cow<
         let before = index
             .checked_sub(1)
             .map_or(range.start, |index| words[index].end);
-        let after = words.get(index + 1).map_or(start, |next| next.start);
+        let after = words.get(index + 1).map_or(range.end, |next| next.start);
         edits.push((before..after, sign.into()));
     }
 }
@@ -174,7 +191,9 @@ mod tests {
                 Some("ada@example.co.uk now"),
             ),
             ("ada @ example . org", Some("ada@example.org")),
+            ("john at gmail.com", Some("john@gmail.com")),
             ("look at example", None),
+            ("look at example.com", None),
             ("meet at noon dot", None),
         ] {
             assert_eq!(spelled(text).as_deref(), plain, "{text}");
