@@ -2,21 +2,15 @@
 
 use std::ops::Range;
 
-use crate::encoding;
+use crate::reading::Reading;
 use crate::ruleset::Ruleset;
 use crate::screening::{Finding, MAX_FINDINGS, MAX_SPANS, Place, Span, UNSCREENED};
-use crate::spelling;
-use crate::view::View;
 
 /// Passes over a text. A value that is taken out can bare another one (`ada@example.org219-45-6780`), so the rules
 /// run until they find nothing; a text that is not done by then was made to be so.
 const MAX_PASSES: usize = 4;
 
-/// Encodings within encodings that are undone.
-const MAX_DEPTH: usize = 2;
-
 /// A value in the bytes of the text, not yet set against the others.
-#[derive(Clone)]
 struct Candidate<'r> {
     range: Range<usize>,
     kind: &'r str,
@@ -26,135 +20,83 @@ struct Candidate<'r> {
 
 /// Finds the personal data of `original`.
 ///
-/// Gives the view without it, the spans in order, and whether a limit was met. What is left in that view is what a
-/// redacted text reads like, and the rules find nothing in it.
+/// Gives the readings without it, the spans in order, and whether a limit was met. What is left in those readings is
+/// what a redacted text reads like, and the rules find nothing in it.
 pub(crate) fn personal_data<'t>(
     original: &'t str,
     ruleset: &Ruleset,
-) -> (View<'t>, Vec<Span>, bool) {
+) -> (Vec<Reading<'t>>, Vec<Span>, bool) {
     let mut found: Vec<Candidate<'_>> = Vec::new();
-    let mut taken: Vec<Range<usize>> = Vec::new();
     for pass in 0.. {
-        let view = View::of(original, &taken, ruleset);
-        let candidates = apart(candidates(&view, ruleset, MAX_DEPTH));
+        let readings = Reading::all(original, &ranges(&found), ruleset);
+        let candidates = apart(candidates(&readings, ruleset));
         if candidates.is_empty() {
             if found.len() > MAX_SPANS {
                 return unscreened(original, found, MAX_SPANS - 1, ruleset);
             }
-            return (view, spans(original, &found), false);
+            return (readings, spans(original, &found), false);
         }
         if pass == MAX_PASSES {
             break;
         }
         found.extend(candidates);
         found.sort_unstable_by_key(|candidate| candidate.range.start);
-        taken = found
-            .iter()
-            .map(|candidate| candidate.range.clone())
-            .collect();
     }
     unscreened(original, found, 0, ruleset)
 }
 
-/// Finds the signs of injection in `view` of `original`. Also says whether there were more than are given.
+fn ranges(found: &[Candidate<'_>]) -> Vec<Range<usize>> {
+    let ranges = found.iter().map(|candidate| candidate.range.clone());
+    ranges.collect()
+}
+
+/// Finds the signs of injection in the readings of `original`. Also says whether there were more than are given.
 pub(crate) fn injections(
     original: &str,
-    view: &View<'_>,
+    readings: &[Reading<'_>],
     ruleset: &Ruleset,
 ) -> (Vec<Finding>, bool) {
-    let mut found = signs(view, ruleset, MAX_DEPTH);
+    let mut found = Vec::new();
+    for reading in readings {
+        for rule in &ruleset.injection {
+            let matches = rule.find(reading.text(), &reading.hits).take(MAX_FINDINGS);
+            found.extend(matches.map(|range| (rule, reading.origin(&range))));
+        }
+    }
     found.sort_by_key(|(rule, range)| {
-        let source = &ruleset.injection[*rule].source;
-        (
-            std::cmp::Reverse(source.severity),
-            range.start,
-            &source.id,
-            range.end,
-        )
+        let source = &rule.source;
+        let gravest_first = std::cmp::Reverse(source.severity);
+        (gravest_first, range.start, &source.id, range.end)
     });
-    found.dedup();
+    found.dedup_by(|next, last| next.0.source.id == last.0.source.id && next.1 == last.1);
     let cut = found.len() > MAX_FINDINGS;
     found.truncate(MAX_FINDINGS);
-    found.sort_by_key(|(rule, range)| (range.start, &ruleset.injection[*rule].source.id));
+    found.sort_by_key(|(rule, range)| (range.start, &rule.source.id));
     let mut ruler = Ruler::new(original);
-    let findings = found.into_iter().map(|(rule, range)| {
-        let source = &ruleset.injection[rule].source;
-        Finding {
-            family: source.family,
-            rule: source.id.clone(),
-            severity: source.severity,
-            place: ruler.place(&range),
-        }
+    let findings = found.into_iter().map(|(rule, range)| Finding {
+        family: rule.source.family,
+        rule: rule.source.id.clone(),
+        severity: rule.source.severity,
+        place: ruler.place(&range),
     });
     (findings.collect(), cut)
 }
 
-/// Matches of the injection rules, each its number and its place in the original, in every reading of the view.
-fn signs(view: &View<'_>, ruleset: &Ruleset, depth: usize) -> Vec<(usize, Range<usize>)> {
-    let mut found = Vec::new();
-    let mut read = |view: &View<'_>| {
-        let hits = ruleset.literals.find(view.text());
-        for (number, rule) in ruleset.injection.iter().enumerate() {
-            let matches = rule.find(view.text(), &hits).take(MAX_FINDINGS);
-            found.extend(matches.map(|range| (number, view.origin(&range))));
-        }
-    };
-    read(view);
-    if let Some(respelled) = spelling::respelled(view) {
-        read(&respelled);
-    }
-    if depth > 0 {
-        for (range, inner) in encoding::decoded(view.text()) {
-            let origin = view.origin(&range);
-            let inner = View::of(&inner, &[], ruleset);
-            found.extend(
-                signs(&inner, ruleset, depth - 1)
-                    .into_iter()
-                    .map(|(rule, _)| (rule, origin.clone())),
-            );
-        }
-    }
-    found
-}
-
-/// What the rules find in every reading of the view, in the bytes of the original.
-fn candidates<'r>(view: &View<'_>, ruleset: &'r Ruleset, depth: usize) -> Vec<Candidate<'r>> {
+/// What the rules find in the readings, in the bytes of the original.
+fn candidates<'r>(readings: &[Reading<'_>], ruleset: &'r Ruleset) -> Vec<Candidate<'r>> {
     let mut candidates = Vec::new();
-    read(view, ruleset, &mut candidates);
-    if let Some(respelled) = spelling::respelled(view) {
-        read(&respelled, ruleset, &mut candidates);
-    }
-    if depth > 0 {
-        for (range, inner) in encoding::decoded(view.text()) {
-            let inner = View::of(&inner, &[], ruleset);
-            let surest = self::candidates(&inner, ruleset, depth - 1)
-                .into_iter()
-                .reduce(|best, next| {
-                    if next.confidence > best.confidence {
-                        next
-                    } else {
-                        best
-                    }
-                });
-            candidates.extend(surest.map(|inner| Candidate {
-                range: view.origin(&range),
-                ..inner
+    for reading in readings {
+        for rule in &ruleset.pii {
+            let matches = rule.find(reading.text(), &reading.hits);
+            candidates.extend(matches.map(|found| Candidate {
+                range: reading.origin(&found.range),
+                kind: &rule.source.kind,
+                rule: &rule.source.id,
+                confidence: found.confidence,
             }));
         }
     }
     candidates
-}
-
-fn read<'r>(view: &View<'_>, ruleset: &'r Ruleset, candidates: &mut Vec<Candidate<'r>>) {
-    let hits = ruleset.literals.find(view.text());
-    for rule in &ruleset.pii {
-        candidates.extend(rule.find(view.text(), &hits).map(|found| Candidate {
-            range: view.origin(&found.range),
-            kind: &rule.source.kind,
-            rule: &rule.source.id,
-            confidence: found.confidence,
-        }));
-    }
 }
 
 /// Makes one candidate of those that overlap: it covers all that they cover, so that no part of a value is left, and
@@ -190,7 +132,7 @@ fn unscreened<'t>(
     mut found: Vec<Candidate<'_>>,
     keep: usize,
     ruleset: &Ruleset,
-) -> (View<'t>, Vec<Span>, bool) {
+) -> (Vec<Reading<'t>>, Vec<Span>, bool) {
     let start = if keep == 0 {
         0
     } else {
@@ -203,15 +145,8 @@ fn unscreened<'t>(
         rule: "limit",
         confidence: 1000,
     });
-    let taken: Vec<Range<usize>> = found
-        .iter()
-        .map(|candidate| candidate.range.clone())
-        .collect();
-    (
-        View::of(original, &taken, ruleset),
-        spans(original, &found),
-        true,
-    )
+    let readings = Reading::all(original, &ranges(&found), ruleset);
+    (readings, spans(original, &found), true)
 }
 
 fn spans(original: &str, found: &[Candidate<'_>]) -> Vec<Span> {

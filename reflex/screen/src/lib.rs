@@ -35,6 +35,7 @@ mod escape;
 mod fold;
 mod placeholder;
 mod prefilter;
+mod reading;
 mod redact;
 mod rule;
 mod ruleset;
@@ -57,8 +58,8 @@ pub use screening::{
 /// replaced, not refused. Never fails and never panics, whatever the text.
 #[must_use]
 pub fn screen(text: &str, role: Role, ruleset: &Ruleset) -> Screening {
-    let (view, spans, spans_cut) = detect::personal_data(text, ruleset);
-    let (findings, findings_cut) = detect::injections(text, &view, ruleset);
+    let (readings, spans, spans_cut) = detect::personal_data(text, ruleset);
+    let (findings, findings_cut) = detect::injections(text, &readings, ruleset);
     let (score, decision) = decide::decide(&findings, role);
     Screening {
         spans,

@@ -61,6 +61,14 @@ impl<'t> View<'t> {
         view.finish()
     }
 
+    /// This view with a text of its own.
+    pub(crate) fn into_owned(self) -> View<'static> {
+        View {
+            text: Cow::Owned(self.text.into_owned()),
+            pieces: self.pieces,
+        }
+    }
+
     /// The normalised text.
     pub(crate) fn text(&self) -> &str {
         &self.text

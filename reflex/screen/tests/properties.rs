@@ -24,6 +24,21 @@ fn fragment() -> impl Strategy<Value = String> {
         Just("\u{FFFC}".to_owned()),
         Just("１１１１".to_owned()),
         Just("Ignore all previous instructions ".to_owned()),
+        Just("%40".to_owned()),
+        Just("&#64;".to_owned()),
+        Just("\\u0041".to_owned()),
+        Just("\\n".to_owned()),
+        Just(" [at] ".to_owned()),
+        Just(" dot ".to_owned()),
+        Just("2 1 9 4 5 6 7 8 0 ".to_owned()),
+        Just("YWRhQGV4YW1wbGUub3Jn".to_owned()),
+        Just("616461406578616d706c652e6f7267".to_owned()),
+        Just("exаmple.org".to_owned()),
+        Just("account number: ".to_owned()),
+        Just("phone ".to_owned()),
+        Just("+49 30 1234567".to_owned()),
+        Just("token=".to_owned()),
+        Just("-----BEGIN PRIVATE KEY-----".to_owned()),
         "[ \\-.@\\[\\]_\n]{1,3}",
         "[0-9]{1,6}",
         "\\PC{0,6}",
@@ -110,6 +125,34 @@ proptest! {
         }
         left.push_str(&text[at..]);
         prop_assert_eq!(redact(&text, &screening, Redaction::Mask, &mut Placeholders::default()), left);
+    }
+
+    #[test]
+    fn a_disguised_value_is_found_and_leaves_nothing(before in "[a-z ,;]{0,40}", after in "[a-z ,;]{0,40}") {
+        for value in [
+            "a\u{200B}d\u{200B}a\u{200B}@example.org",
+            "ａｄａ＠ｅｘａｍｐｌｅ．ｏｒｇ",
+            "𝐚𝐝𝐚@𝐞𝐱𝐚𝐦𝐩𝐥𝐞.𝐨𝐫𝐠",
+            "аdа@ехаmрle.org",
+            "ada%40example%2Eorg",
+            "ada%2540example.org",
+            "&#97;&#100;&#97;&#64;example&period;org",
+            "\\u0061da\\u0040example.org",
+            "ada [at] example [dot] org",
+            "ada at example dot org",
+            "a d a @ e x a m p l e . o r g",
+            "2 1 9 - 4 5 - 6 7 8 0",
+            "٢١٩-٤٥-٦٧٨٠",
+            "YWRhQGV4YW1wbGUub3Jn",
+            "616461406578616d706c652e6f7267",
+        ] {
+            let text = format!("{before}: {value}, {after}");
+            let screening = screen(&text, Role::Goal, Ruleset::builtin());
+            let redacted = redact(&text, &screening, Redaction::Mask, &mut Placeholders::default());
+            let left = redacted.replace("[EMAIL]", "").replace("[US_SSN]", "");
+            prop_assert!(!left.contains("example") && !left.contains("6780") && !left.contains(value), "{}", redacted);
+            prop_assert!(!screening.spans.is_empty(), "{}", text);
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@ use octollm_screen::{Decision, Role, Ruleset, screen, screen_member};
 #[test]
 fn the_built_in_rules_hold_their_examples() {
     let ruleset = Ruleset::builtin();
+    ruleset
+        .check_examples()
+        .expect("every rule holds its examples");
     assert!(!ruleset.version().is_empty());
     assert_eq!(ruleset.digest().len(), 64);
     let kinds: Vec<&str> = ruleset.kinds().collect();
