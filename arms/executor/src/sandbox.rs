@@ -7,6 +7,7 @@ mod calls;
 mod capture;
 mod filter;
 mod init;
+mod landlock;
 pub mod launcher;
 pub mod namespace;
 mod protocol;
@@ -173,6 +174,8 @@ pub enum Layer {
     NoNewPrivileges,
     /// Resource limits of each process, and the number of processes.
     ResourceLimits,
+    /// Files by path, TCP, signals and abstract sockets: Landlock, behind the mount view.
+    Landlock,
     /// Only the system calls that generic tools need, and these without arguments that lead out.
     Seccomp,
 }
@@ -195,6 +198,7 @@ impl Layer {
             Self::NoCapabilities => "no_capabilities",
             Self::NoNewPrivileges => "no_new_privileges",
             Self::ResourceLimits => "resource_limits",
+            Self::Landlock => "landlock",
             Self::Seccomp => "seccomp",
         }
     }
@@ -206,9 +210,9 @@ pub fn gaps(layers: &[Layer]) -> BTreeMap<&'static str, &'static str> {
     let lacking = |layer| !layers.contains(&layer);
     let gaps = [
         (
-            true,
+            lacking(Layer::Landlock),
             "landlock",
-            "not used: which files a program reaches is up to the mount namespace alone",
+            "not in force: which files a program reaches is up to the mount namespace alone",
         ),
         (
             lacking(Layer::Seccomp),

@@ -27,7 +27,7 @@ use nix::unistd::{ForkResult, Pid, execve, ftruncate, pipe2, sethostname, setsid
 use super::launcher::{During, SetupError};
 use super::protocol::{Order, Report, send};
 use super::view::{self, WORKSPACE};
-use super::{Layer, Limits, Program, StageExit, filter, syscall};
+use super::{Layer, Limits, Program, StageExit, filter, landlock, syscall};
 use crate::action::Redirect;
 use crate::workspace::open_beneath;
 
@@ -85,6 +85,7 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<()
         Layer::NoNewPrivileges,
         Layer::ResourceLimits,
     ]);
+    layers.extend(landlock::confine(order.degraded)?);
     // Last: from here on, none of the calls above could be made.
     match syscall::install_filter(&filter::program()) {
         Ok(()) => layers.push(Layer::Seccomp),

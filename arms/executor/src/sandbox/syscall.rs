@@ -174,6 +174,95 @@ pub(super) fn install_filter(program: &[libc::sock_filter]) -> nix::Result<()> {
     .map(drop)
 }
 
+/// `struct landlock_ruleset_attr` as of version 6; older kernels take it as long as what they don't know is zero.
+#[repr(C)]
+struct RulesetAttributes {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// The version of Landlock's interface.
+pub(super) fn landlock_version() -> nix::Result<i32> {
+    const CREATE_RULESET_VERSION: libc::c_ulong = 1;
+    let (none, size): (*const RulesetAttributes, libc::size_t) = (std::ptr::null(), 0);
+    // SAFETY: with this flag the kernel wants no attributes, reads nothing, and answers with the version.
+    let version = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            none,
+            size,
+            CREATE_RULESET_VERSION,
+        )
+    })?;
+    i32::try_from(version).map_err(|_| Errno::ERANGE)
+}
+
+/// A Landlock ruleset that forbids all of these rights, until some are allowed.
+pub(super) fn landlock_ruleset(files: u64, ports: u64, scopes: u64) -> nix::Result<OwnedFd> {
+    let attributes = RulesetAttributes {
+        handled_access_fs: files,
+        handled_access_net: ports,
+        scoped: scopes,
+    };
+    let flags: libc::c_ulong = 0;
+    // SAFETY: the attributes have C layout and the size that is passed, outlive the call and are only read.
+    let descriptor = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attributes,
+            size_of::<RulesetAttributes>(),
+            flags,
+        )
+    })?;
+    let descriptor = libc::c_int::try_from(descriptor).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Allows rights on a file, or on a directory and everything below it.
+pub(super) fn landlock_allow(ruleset: impl AsFd, place: impl AsFd, access: u64) -> nix::Result<()> {
+    const PATH_BENEATH: libc::c_int = 1;
+    let rule = PathBeneath {
+        allowed_access: access,
+        parent_fd: place.as_fd().as_raw_fd(),
+    };
+    let flags: libc::c_ulong = 0;
+    // SAFETY: both descriptors are open for the borrows' duration; the rule has the kernel's layout, which is packed,
+    // outlives the call and is only read.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_fd().as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// Confines this process and all that it starts to what the ruleset allows. Needs `no_new_privs`.
+pub(super) fn landlock_restrict(ruleset: impl AsFd) -> nix::Result<()> {
+    let flags: libc::c_ulong = 0;
+    // SAFETY: takes integers only; the descriptor is open for the borrow's duration.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_restrict_self,
+            ruleset.as_fd().as_raw_fd(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
 /// Makes a descriptor the process's stdin, stdout or stderr.
 pub(super) fn install(source: impl AsFd, target: libc::c_int) -> nix::Result<()> {
     // SAFETY: the source is open for the borrow's duration. The target is 0, 1 or 2, which no Rust value of the

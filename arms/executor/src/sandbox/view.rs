@@ -28,9 +28,9 @@ const BASE: &str = "/tmp";
 /// The workspace inside the sandbox.
 pub(super) const WORKSPACE: &str = "/work";
 /// What programs need to run.
-const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub(super) const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Device nodes that are harmless.
-const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NO_SETID: u64 = libc::MOUNT_ATTR_NOSUID;

@@ -22,6 +22,7 @@ async fn all_layers_are_in_force() {
         Layer::NoCapabilities,
         Layer::NoNewPrivileges,
         Layer::ResourceLimits,
+        Layer::Landlock,
         Layer::Seccomp,
     ] {
         assert!(
@@ -327,4 +328,34 @@ async fn two_steps_of_a_task_share_the_workspace_and_nothing_else() {
         .await;
     let run = bench.shell("cat /work/a; ls -A /tmp /dev/shm").await;
     assert_eq!(stdout(&run), "kept\n/dev/shm:\n\n/tmp:\n");
+}
+
+/// The walls before it hide what Landlock would refuse, so this counts: the kernel stacks sixteen rulesets and no more.
+/// What each one does is tested where it is made.
+#[tokio::test]
+async fn a_program_starts_inside_a_landlock_ruleset() {
+    let script = format!(
+        "import ctypes\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         libc.prctl(38, 1, 0, 0, 0)\n\
+         rights = ctypes.c_uint64(1 << 6)\n\
+         ruleset = libc.syscall({}, ctypes.byref(rights), 8, 0)\n\
+         stacked = 0\n\
+         while libc.syscall({}, ruleset, 0) == 0: stacked += 1\n\
+         print(stacked)",
+        nix::libc::SYS_landlock_create_ruleset,
+        nix::libc::SYS_landlock_restrict_self
+    );
+    let host = std::process::Command::new("python3")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    let host: u32 = text(&host.stdout).trim().parse().unwrap();
+    let run = Bench::new().python(&script).await;
+    assert_eq!(
+        stdout(&run).trim(),
+        (host - 1).to_string(),
+        "{}",
+        stderr(&run)
+    );
 }
