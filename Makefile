@@ -8,6 +8,8 @@ RUST := events/rust reflex reflex/screen arms/executor
 ROOMS := events orchestrator arms/planner projections octo
 RUST_SOURCES := $(shell find $(RUST) events/schemas -name target -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.json' \) -print)
 WORKERS ?= 4
+# Where the debug build is that the tests run; `make coverage` has one of its own.
+BUILD ?= target/debug
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-pipeline clean
@@ -28,13 +30,13 @@ target/release/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
 	cargo build --locked --release --bins
 	@touch $@
 
-target/debug/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
+$(BUILD)/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
 	cargo build --locked --bins
 	@touch $@
 
 # The quick build: a newcomer should not wait for the optimiser.
-demo: .venv/installed target/debug/octollm-executor ## Start everything, run nine tasks, check each against the log
-	OCTO_BIN_DIR=target/debug $(BIN)/octo demo
+demo: .venv/installed $(BUILD)/octollm-executor ## Start everything, run nine tasks, check each against the log
+	OCTO_BIN_DIR=$(BUILD) $(BIN)/octo demo
 
 up: .venv/installed target/release/octollm-executor ## Start everything and keep it running
 	$(BIN)/octo up
@@ -49,12 +51,12 @@ nats-cli:
 	@tests/nats-cli || echo "the tests with the nats CLI are skipped" >&2
 
 # The log as Rust writes it, for tests of both languages.
-target/debug/examples/log: Cargo.lock Cargo.toml $(RUST_SOURCES)
+$(BUILD)/examples/log: Cargo.lock Cargo.toml $(RUST_SOURCES)
 	cargo build --locked -p octollm-events --all-features --example log
 	@touch $@
 
-test-python: .venv/installed target/debug/octollm-executor target/debug/examples/log nats-cli
-	OCTO_BIN_DIR=target/debug $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+test-python: .venv/installed $(BUILD)/octollm-executor $(BUILD)/examples/log nats-cli
+	OCTO_BIN_DIR=$(BUILD) $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: .venv/installed ## Check formats, types, lints, and that generated code follows the schemas
 	$(BIN)/ruff format --check .
@@ -69,7 +71,7 @@ fmt: .venv/installed ## Format everything
 	$(BIN)/ruff check --fix --select I .
 	cargo fmt
 
-coverage: .venv/installed ## Lines covered by the Rust tests (needs llvm-profdata and llvm-cov of rustc's LLVM version)
+coverage: .venv/installed ## Run every test and tell the lines covered in both languages (needs llvm-profdata and llvm-cov of rustc's LLVM version)
 	bench/coverage
 
 bench: .venv/installed target/release/octollm-executor ## Measure start, latency and publishes per task
