@@ -10,10 +10,10 @@ const DAYS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 pub(crate) fn holds(layout: &str, value: &str) -> bool {
     let symbols: Vec<u8> = value.bytes().filter(u8::is_ascii_alphanumeric).collect();
     let part = |letter: u8| {
-        let places = layout.bytes().enumerate().filter(|(_, own)| *own == letter);
-        places.fold(Some(0), |number: Option<u32>, (at, _)| {
+        let mut places = layout.bytes().enumerate().filter(|(_, own)| *own == letter);
+        places.try_fold(0, |number, (at, _)| {
             let digit = char::from(*symbols.get(at)?).to_digit(10)?;
-            Some(number? * 10 + digit)
+            Some(number * 10 + digit)
         })
     };
     let (Some(day), Some(month)) = (part(b'D'), part(b'M')) else {

@@ -85,7 +85,7 @@ pub(crate) fn injections(
 /// What the rules find in the readings, in the bytes of the original.
 fn candidates<'r>(readings: &[Reading<'_>], ruleset: &'r Ruleset) -> Vec<Candidate<'r>> {
     let mut candidates = Vec::new();
-    for reading in readings {
+    for reading in readings.iter().filter(|reading| !reading.substituted) {
         for rule in &ruleset.pii {
             let matches = rule.find(reading.text(), &reading.hits);
             candidates.extend(matches.map(|found| Candidate {

@@ -29,7 +29,7 @@ pub(crate) fn decoded(text: &str) -> Vec<(Range<usize>, String)> {
             .iter()
             .take_while(|byte| is_symbol(**byte))
             .count();
-        if length >= MIN_BASE64 && length <= MAX_ENCODED {
+        if (MIN_BASE64..=MAX_ENCODED).contains(&length) {
             let padding = bytes[at + length..]
                 .iter()
                 .take(2)

@@ -7,7 +7,8 @@
 //! A text passes these stages, each a module:
 //!
 //! 1. `view` normalises (`fold`, `escape`): it undoes what hides a value from a pattern and keeps a map back to the
-//!    original; `spelling` reads what is spelled out, `encoding` what stands in base64 or hexadecimal,
+//!    original; `spelling` reads what is spelled out, `substitution` rot13 and leetspeak, `encoding` base64 and
+//!    hexadecimal; together they are the text's readings,
 //! 2. `prefilter` says in one pass which rules can match at all,
 //! 3. `detect` runs those until nothing new is found,
 //! 4. `decide` turns injection findings and the text's [`Role`] into a score and a [`Decision`],
@@ -41,6 +42,7 @@ mod rule;
 mod ruleset;
 mod screening;
 mod spelling;
+mod substitution;
 mod validator;
 mod view;
 

@@ -6,16 +6,20 @@ use crate::encoding;
 use crate::prefilter::Hits;
 use crate::ruleset::Ruleset;
 use crate::spelling;
+use crate::substitution;
 use crate::view::View;
 
 /// Encodings within encodings that are undone.
 const MAX_DEPTH: usize = 2;
 
-/// A text as one of its readers sees it: as it stands, with what is spelled out written as usual, or decoded.
+/// A text as one of its readers sees it: as it stands, with what is spelled out written as usual, with letters put back,
+/// or decoded.
 #[derive(Debug)]
 pub(crate) struct Reading<'t> {
     view: View<'t>,
     pub(crate) hits: Hits,
+    /// Letters stand for others here: words can be read, values can't.
+    pub(crate) substituted: bool,
     /// Bytes of the original that encode this reading; None if the view has the way back.
     encoded: Option<Range<usize>>,
 }
@@ -55,15 +59,20 @@ fn collect<'t>(
             collect(inner, Some(origin), depth - 1, ruleset, readings);
         }
     }
-    let mut push = |view: View<'t>| {
+    let mut push = |view: View<'t>, substituted: bool| {
         readings.push(Reading {
             hits: ruleset.literals.find(view.text()),
             view,
+            substituted,
             encoded: encoded.clone(),
         });
     };
-    if let Some(respelled) = spelling::respelled(&view) {
-        push(respelled);
+    push(view.substituted(substitution::rot13), true);
+    if substitution::has_leetspeak(view.text()) {
+        push(view.substituted(substitution::leetspeak), true);
     }
-    push(view);
+    if let Some(respelled) = spelling::respelled(&view) {
+        push(respelled, false);
+    }
+    push(view, false);
 }

@@ -61,6 +61,18 @@ impl<'t> View<'t> {
         view.finish()
     }
 
+    /// This view with every ASCII character read as another one.
+    pub(crate) fn substituted(&self, by: fn(u8) -> u8) -> View<'static> {
+        let character = |character: char| match u8::try_from(character) {
+            Ok(byte) if byte.is_ascii() => char::from(by(byte)),
+            _ => character,
+        };
+        View {
+            text: Cow::Owned(self.text.chars().map(character).collect()),
+            pieces: self.pieces.clone(),
+        }
+    }
+
     /// This view with a text of its own.
     pub(crate) fn into_owned(self) -> View<'static> {
         View {
