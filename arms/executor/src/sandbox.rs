@@ -6,6 +6,7 @@
 mod calls;
 mod capture;
 mod filter;
+mod group;
 mod init;
 mod landlock;
 pub mod launcher;
@@ -68,7 +69,8 @@ pub struct Limits {
     pub wall: Duration,
     /// CPU seconds of one process.
     pub cpu_seconds: u64,
-    /// Address space of one process, bytes.
+    /// Memory of the whole pipeline with its `/tmp` and `/dev/shm`, bytes; where the host gives us no control group,
+    /// address space of one process.
     pub memory_bytes: u64,
     /// Processes of the whole pipeline.
     pub processes: u64,
@@ -95,6 +97,8 @@ pub struct Run {
     pub stderr: Captured,
     /// What it used.
     pub usage: Usage,
+    /// Processes and threads that were refused because there were as many as granted; counted by the control group.
+    pub refused_processes: u64,
     /// The layers of isolation that were in force.
     pub layers: Vec<Layer>,
 }
@@ -108,6 +112,8 @@ pub enum Ending {
     TimedOut,
     /// More output than granted; everything was killed.
     OutputLimit,
+    /// The memory granted was used up, and the kernel killed so many processes.
+    OutOfMemory(u64),
     /// Cancelled; everything was killed.
     Cancelled,
     /// It could not be started as asked: a redirect's directory is missing, a program can't be executed.
@@ -139,8 +145,8 @@ pub struct Usage {
     pub duration: Duration,
     /// User and system time of all processes.
     pub cpu: Duration,
-    /// Largest resident set of one process, bytes. Never below the launcher's own, a few MiB: the kernel counts a
-    /// program's life before `execve`, too.
+    /// The most memory that all processes had together, with the files they had in the page cache, bytes; where the host
+    /// gives us no control group, the largest resident set of one. Never below the launcher's own, a few MiB.
     pub memory_peak_bytes: u64,
 }
 
@@ -176,6 +182,14 @@ pub enum Layer {
     ResourceLimits,
     /// Files by path, TCP, signals and abstract sockets: Landlock, behind the mount view.
     Landlock,
+    /// Memory of the step as a whole.
+    StepMemory,
+    /// Processes of the step as a whole, counted.
+    StepProcesses,
+    /// One processor's time for the step as a whole.
+    StepCpu,
+    /// A control group that the kernel kills in one go.
+    CgroupKill,
     /// Only the system calls that generic tools need, and these without arguments that lead out.
     Seccomp,
 }
@@ -199,6 +213,10 @@ impl Layer {
             Self::NoNewPrivileges => "no_new_privileges",
             Self::ResourceLimits => "resource_limits",
             Self::Landlock => "landlock",
+            Self::StepMemory => "step_memory",
+            Self::StepProcesses => "step_processes",
+            Self::StepCpu => "step_cpu",
+            Self::CgroupKill => "cgroup_kill",
             Self::Seccomp => "seccomp",
         }
     }
@@ -220,9 +238,14 @@ pub fn gaps(layers: &[Layer]) -> BTreeMap<&'static str, &'static str> {
             "not in force: a program may make every call that the kernel grants an ordinary user",
         ),
         (
-            true,
+            lacking(Layer::StepMemory),
             "memory",
             "limited for each process (rlimits), not for the step as a whole (no control group)",
+        ),
+        (
+            lacking(Layer::StepCpu),
+            "cpu",
+            "limited in all, not in its share of the processors (no control group)",
         ),
         (true, "workspace_size", "not limited (no quota)"),
     ];

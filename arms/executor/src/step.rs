@@ -257,17 +257,27 @@ fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -
                 limits.output_bytes
             ),
         )),
+        Ending::OutOfMemory(kills) => Some(Failure::new(
+            ErrorCode::OomKilled,
+            format!(
+                "the step used up its {} bytes of memory (all processes, /tmp and /dev/shm together) and the kernel killed \
+                 {kills} of its processes (oom_kill {kills}); raise limits.memory_bytes, or do less",
+                limits.memory_bytes
+            ),
+        )),
         Ending::Cancelled => Some(Failure::new(
             ErrorCode::Cancelled,
             "the task was cancelled and the step was killed",
         )),
         Ending::Completed => {
-            exit.and_then(|exit| judge_exit(exit, &run.stages, command, limits, acceptance))
+            let failure =
+                exit.and_then(|exit| judge_exit(exit, &run.stages, command, limits, acceptance));
+            failure.map(|failure| blame_processes(failure, run.refused_processes, limits))
         }
     };
     let is_ours = matches!(
         run.ending,
-        Ending::TimedOut | Ending::OutputLimit | Ending::Cancelled
+        Ending::TimedOut | Ending::OutputLimit | Ending::OutOfMemory(_) | Ending::Cancelled
     );
     Outcome {
         failure,
@@ -277,6 +287,20 @@ fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -
         verdicts: Vec::new(),
         usage: run.usage,
     }
+}
+
+/// A step that failed after it was refused processes most likely failed of it.
+fn blame_processes(failure: Failure, refused: u64, limits: &Limits) -> Failure {
+    if refused == 0 || failure.code != ErrorCode::StepFailed {
+        return failure;
+    }
+    Failure::new(
+        ErrorCode::PidsLimit,
+        format!(
+            "the step may have {} processes at once, and more were refused {refused} times (pids.events max {refused}): {}",
+            limits.processes, failure.message
+        ),
+    )
 }
 
 fn judge_exit(

@@ -88,32 +88,68 @@ enum Question {
     HasAny(u32),
 }
 
-/// The verdict on a number, were its architecture right.
-fn verdict(number: u32) -> Verdict {
-    let inspect = |argument, question, yes, no| {
-        Verdict::Inspect(Inspection {
+/// The verdict on each number up to the last known one, were its architecture right.
+fn verdicts() -> Vec<Verdict> {
+    let one_of = |values: &[u32]| Question::IsAny(values.to_vec());
+    let family = || one_of(&[libc::AF_UNIX.cast_unsigned()]);
+    let options = PROCESS_OPTIONS.map(i32::cast_unsigned);
+    let inspected = [
+        (
+            libc::SYS_clone,
+            0,
+            Question::HasAny(NAMESPACES),
+            FORBIDDEN,
+            ALLOW,
+        ),
+        (libc::SYS_socket, 0, family(), ALLOW, NO_FAMILY),
+        (libc::SYS_socketpair, 0, family(), ALLOW, NO_FAMILY),
+        (
+            libc::SYS_ioctl,
+            1,
+            one_of(&TERMINAL_REQUESTS),
+            FORBIDDEN,
+            ALLOW,
+        ),
+        (
+            libc::SYS_personality,
+            0,
+            one_of(&PERSONALITIES),
+            ALLOW,
+            FORBIDDEN,
+        ),
+        (libc::SYS_prctl, 0, one_of(&options), ALLOW, FORBIDDEN),
+        (
+            libc::SYS_memfd_create,
+            1,
+            Question::HasAny(NEVER_EXECUTABLE),
+            ALLOW,
+            UNKNOWN,
+        ),
+    ];
+    let mut verdicts = Vec::new();
+    let mut set = |call: libc::c_long, verdict| {
+        let number = usize::try_from(call).expect("numbers of calls are not negative");
+        if verdicts.len() <= number {
+            verdicts.resize(number + 1, Verdict::Answer(UNKNOWN));
+        }
+        verdicts[number] = verdict;
+    };
+    for call in ALLOWED {
+        set(*call, Verdict::Answer(ALLOW));
+    }
+    for call in REFUSED {
+        set(*call, Verdict::Answer(FORBIDDEN));
+    }
+    for (call, argument, question, yes, no) in inspected {
+        let inspection = Inspection {
             argument,
             question,
             yes,
             no,
-        })
-    };
-    let one_of = |values: &[u32]| Question::IsAny(values.to_vec());
-    let family = one_of(&[libc::AF_UNIX.cast_unsigned()]);
-    match libc::c_long::from(number) {
-        libc::SYS_clone => inspect(0, Question::HasAny(NAMESPACES), FORBIDDEN, ALLOW),
-        libc::SYS_socket | libc::SYS_socketpair => inspect(0, family, ALLOW, NO_FAMILY),
-        libc::SYS_ioctl => inspect(1, one_of(&TERMINAL_REQUESTS), FORBIDDEN, ALLOW),
-        libc::SYS_personality => inspect(0, one_of(&PERSONALITIES), ALLOW, FORBIDDEN),
-        libc::SYS_prctl => {
-            let options = PROCESS_OPTIONS.map(i32::cast_unsigned);
-            inspect(0, one_of(&options), ALLOW, FORBIDDEN)
-        }
-        libc::SYS_memfd_create => inspect(1, Question::HasAny(NEVER_EXECUTABLE), ALLOW, UNKNOWN),
-        call if REFUSED.contains(&call) => Verdict::Answer(FORBIDDEN),
-        call if ALLOWED.contains(&call) => Verdict::Answer(ALLOW),
-        _ => Verdict::Answer(UNKNOWN),
+        };
+        set(call, Verdict::Inspect(inspection));
     }
+    verdicts
 }
 
 /// The filter, as the kernel takes it.
@@ -129,17 +165,13 @@ pub(super) fn program() -> Vec<sock_filter> {
         at_least(X32, 0, 1),
         answer(KILL),
     ];
-    let known = ALLOWED.iter().chain(REFUSED).max().copied().unwrap_or(0);
-    let end = u32::try_from(known).unwrap_or(0) + 1; // from here on, nothing is known
-    let mut first = 0;
-    while first < end {
-        let here = verdict(first);
-        let next = (first + 1..end).find(|number| verdict(*number) != here);
-        let block = block(&here);
+    let mut next = 0;
+    for run in verdicts().chunk_by(|one, other| one == other) {
+        next += u32::try_from(run.len()).expect("a run of calls is short");
+        let block = block(&run[0]);
         let length = u8::try_from(block.len()).expect("a verdict takes some instructions");
-        program.push(at_least(next.unwrap_or(end), length, 0));
+        program.push(at_least(next, length, 0));
         program.extend(block);
-        first = next.unwrap_or(end);
     }
     program.push(answer(UNKNOWN));
     program

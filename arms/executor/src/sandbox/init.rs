@@ -41,7 +41,7 @@ const ENVIRONMENT: [&std::ffi::CStr; 4] = [
 /// Bytes that a program may lock in memory.
 const LOCKED_BYTES: u64 = 64 << 10;
 /// The launcher and this process count as processes of the sandbox's user, too.
-const OUR_PROCESSES: u64 = 2;
+pub(super) const OUR_PROCESSES: u64 = 2;
 
 /// Runs process 1 and ends it.
 pub(super) fn main(

@@ -31,6 +31,8 @@ pub const SUBCOMMAND: &str = "sandbox-launcher";
 /// User and group inside the sandbox. Not 0, which tools treat as special, and not 65534, which stands for every
 /// user that has no number inside.
 const INSIDE_ID: u32 = 1000;
+/// Halfway to the first choice of the kernel when memory runs out (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: &str = "500";
 /// How long the first process may take to kill and count everything before it is killed itself, milliseconds.
 const GRACE_MS: u16 = 2000;
 
@@ -93,6 +95,8 @@ fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EOPNOTSUPP) => {}
         Err(errno) => return Err(errno).during("make a session keyring"),
     }
+    // When the host itself runs out of memory, steps go before services. A wish: limits don't depend on it.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     become_ordinary_user(order.identity)?;
     let (uid, gid) = (geteuid(), getegid());
     unshare(

@@ -6,7 +6,7 @@ use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::capture::{Allowance, Captured, drain};
+use super::group::{Group, Groups};
 use super::launcher::SUBCOMMAND;
 use super::protocol::{Order, Report, encode};
 use super::{Ending, Job, Layer, Run, Sandbox, SandboxError, StageExit, Usage};
@@ -41,6 +42,7 @@ pub struct Namespace {
     launcher: PathBuf,
     identity: Option<(u32, u32)>,
     degraded: bool,
+    groups: Arc<Groups>,
     spawner: Spawner,
 }
 
@@ -61,6 +63,7 @@ impl Namespace {
             launcher,
             identity,
             degraded: false,
+            groups: Arc::new(Groups::find()),
             spawner: Spawner::start()?,
         })
     }
@@ -80,6 +83,7 @@ impl Namespace {
             hang_up,
             stdout,
             stderr,
+            group,
         } = self.launch(&job).await.map_err(unavailable)?;
         let allowance = Allowance::new(job.limits.output_bytes);
         let stop_draining = CancellationToken::new();
@@ -96,10 +100,30 @@ impl Namespace {
         let outcome = session.follow(&job, cancel, allowance.exceeded()).await;
         if outcome.is_err() {
             // The first process dies with the launcher, and with it everything inside.
+            group.kill();
             let _ = child.start_kill();
         }
         let status = timeout(KILL_TIME, child.wait()).await;
-        let outcome = outcome?;
+        let (evidence, group_layers) = (group.evidence(), group.layers());
+        let closed = tokio::task::spawn_blocking(move || group.close()).await;
+        let mut outcome = match outcome {
+            // The kernel's choice may be the launcher or the first process, and then nobody is left to report.
+            Err(SandboxError::Lost(_)) if evidence.oom_kills > 0 => {
+                let ending = Ending::OutOfMemory(evidence.oom_kills);
+                return Ok(unreported(ending, group_layers));
+            }
+            outcome => outcome?,
+        };
+        if let Err(error) = closed.map_err(io::Error::other).flatten() {
+            let problem = format!("its control group could not be emptied: {error}");
+            return Err(SandboxError::Lost(problem));
+        }
+        outcome.layers.extend(group_layers);
+        outcome.layers.sort_unstable();
+        outcome.refused_processes = evidence.refused_processes;
+        if let Some(peak) = evidence.memory_peak_bytes {
+            outcome.usage.memory_peak_bytes = peak;
+        }
         if !matches!(status, Ok(Ok(status)) if status.success()) {
             return Err(SandboxError::Lost(
                 "the launcher did not end as it should".to_owned(),
@@ -111,6 +135,9 @@ impl Namespace {
         );
         // The last bytes may have been read after the programs had ended.
         let ending = match outcome.ending {
+            Ending::Completed | Ending::TimedOut if evidence.oom_kills > 0 => {
+                Ending::OutOfMemory(evidence.oom_kills)
+            }
             Ending::Completed if allowance.exceeded().is_cancelled() => Ending::OutputLimit,
             ending => ending,
         };
@@ -141,6 +168,17 @@ impl Namespace {
             .stderr(Stdio::from(stderr_end))
             .kill_on_drop(true);
         let child = self.spawner.spawn(command).await?;
+        // Until it has its order the launcher does nothing, so nothing of the step happens outside of the group.
+        let process = child.id().ok_or_else(|| io::Error::other("it has ended"))?;
+        let (groups, limits) = (Arc::clone(&self.groups), job.limits);
+        let enclosed = tokio::task::spawn_blocking(move || groups.enclose(process, &limits));
+        let group = enclosed.await.map_err(io::Error::other).flatten();
+        let group = group.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("put it into a control group: {error}"),
+            )
+        })?;
         ours.set_nonblocking(true)?;
         let (reports, mut hang_up) = UnixStream::from_std(ours)?.into_split();
         let order = Order {
@@ -149,7 +187,7 @@ impl Namespace {
             stages: job.stages.clone(),
             stdin: job.stdin.clone(),
             redirect: job.redirect.clone(),
-            limits: job.limits,
+            limits: self.groups.remainder(&job.limits),
             degraded: self.degraded,
         };
         hang_up.write_all(&encode(&order)?).await?;
@@ -159,6 +197,7 @@ impl Namespace {
             hang_up,
             stdout: Receiver::from_owned_fd(stdout.into())?,
             stderr: Receiver::from_owned_fd(stderr.into())?,
+            group,
         })
     }
 }
@@ -184,6 +223,20 @@ struct Launched {
     hang_up: tokio::net::unix::OwnedWriteHalf,
     stdout: Receiver,
     stderr: Receiver,
+    group: Group,
+}
+
+/// A run of which nothing has been reported yet, or will be.
+fn unreported(ending: Ending, layers: Vec<Layer>) -> Run {
+    Run {
+        ending,
+        stages: Vec::new(),
+        stdout: Captured::empty(),
+        stderr: Captured::empty(),
+        usage: Usage::default(),
+        refused_processes: 0,
+        layers,
+    }
 }
 
 /// The conversation with one launcher.
@@ -202,14 +255,7 @@ impl Session {
         cancel: &CancellationToken,
         too_much_output: &CancellationToken,
     ) -> Result<Run, SandboxError> {
-        let mut run = Run {
-            ending: Ending::Completed,
-            stages: Vec::new(),
-            stdout: Captured::empty(),
-            stderr: Captured::empty(),
-            usage: Usage::default(),
-            layers: self.set_up().await?,
-        };
+        let mut run = unreported(Ending::Completed, self.set_up().await?);
         let started = Instant::now();
         let mut confirmed_by = None;
         loop {

@@ -69,7 +69,11 @@ impl SandboxWatch {
     pub async fn registry(&self) -> Value {
         let layers = self.layers.lock().await.clone().unwrap_or_default();
         let names: Vec<&str> = layers.iter().map(|layer| layer.as_str()).collect();
-        let limits = layers.contains(&Layer::ResourceLimits).then_some("rlimits");
+        let limits = if layers.contains(&Layer::StepMemory) {
+            Some("cgroups")
+        } else {
+            layers.contains(&Layer::ResourceLimits).then_some("rlimits")
+        };
         json!({ "backend": "namespaces", "layers": names, "limits": limits, "degraded": gaps(&layers) })
     }
 

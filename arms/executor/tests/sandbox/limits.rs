@@ -1,6 +1,7 @@
 //! What a step may use.
 
-use octollm_executor::sandbox::StageExit;
+use nix::unistd::{AccessFlags, access};
+use octollm_executor::sandbox::{Ending, Layer, StageExit};
 
 use super::*;
 
@@ -15,7 +16,11 @@ async fn memory_of_a_process_is_limited() {
         .python("x = bytearray(256 << 20); print('GOT IT')")
         .await;
     assert_eq!(stdout(&run), "");
-    assert!(stderr(&run).contains("MemoryError"), "{}", stderr(&run));
+    if has_groups() {
+        assert_eq!(run.ending, Ending::OutOfMemory(1));
+    } else {
+        assert!(stderr(&run).contains("MemoryError"), "{}", stderr(&run));
+    }
 }
 
 #[tokio::test]
@@ -35,6 +40,168 @@ async fn processes_of_a_step_are_limited() {
         )
         .await;
     assert_eq!(stdout(&run), "11\n", "{}", stderr(&run));
+    if has_groups() {
+        assert_eq!(run.refused_processes, 1);
+    }
+}
+
+/// Whether this host lets us make control groups: then their layers must be there.
+fn has_groups() -> bool {
+    [
+        "/sys/fs/cgroup/memory",
+        "/sys/fs/cgroup/cgroup.subtree_control",
+    ]
+    .iter()
+    .any(|path| access(*path, AccessFlags::W_OK).is_ok())
+}
+
+#[tokio::test]
+async fn groups_are_in_force_where_the_host_has_them() {
+    let run = Bench::new().run(&["true"]).await;
+    for layer in [
+        Layer::StepMemory,
+        Layer::StepProcesses,
+        Layer::StepCpu,
+        Layer::CgroupKill,
+    ] {
+        assert_eq!(
+            run.layers.contains(&layer),
+            has_groups(),
+            "{layer:?}: {:?}",
+            run.layers
+        );
+    }
+}
+
+#[tokio::test]
+async fn memory_of_the_step_as_a_whole_is_limited() {
+    if !has_groups() {
+        return;
+    }
+    // Four processes of 64 MiB each; no single one of them has more than the lower limit.
+    let script = "import os, signal\n\
+         children = []\n\
+         ready, tell = os.pipe()\n\
+         for _ in range(4):\n\
+         \x20   pid = os.fork()\n\
+         \x20   if pid == 0: x = b'x' * (64 << 20); os.write(tell, b'x'); signal.pause()\n\
+         \x20   children.append(pid)\n\
+         os.close(tell)\n\
+         got = 0\n\
+         while got < 4:\n\
+         \x20   part = os.read(ready, 4)\n\
+         \x20   if not part: break\n\
+         \x20   got += len(part)\n\
+         print(got)";
+    let mut bench = Bench::new();
+    let run = bench.python(script).await;
+    assert_eq!(
+        (run.ending.clone(), stdout(&run).as_str()),
+        (Ending::Completed, "4\n"),
+        "{}",
+        stderr(&run)
+    );
+    assert!(run.usage.memory_peak_bytes > 256 << 20, "{:?}", run.usage);
+    // The others may wait for the one that was killed.
+    (bench.limits.memory_bytes, bench.limits.wall) = (128 << 20, Duration::from_secs(5));
+    let run = bench.python(script).await;
+    assert!(
+        matches!(run.ending, Ending::OutOfMemory(1..)),
+        "{:?} {}",
+        run.ending,
+        stdout(&run)
+    );
+}
+
+#[tokio::test]
+async fn what_lies_in_tmp_is_memory_of_the_step() {
+    if !has_groups() {
+        return;
+    }
+    let mut bench = Bench::new();
+    (bench.limits.tmp_bytes, bench.limits.file_bytes) = (256 << 20, 256 << 20);
+    let fill = ["dd", "if=/dev/zero", "of=/tmp/big", "bs=1M", "count=128"];
+    assert_eq!(bench.run(&fill).await.stages, [StageExit::Code(0)]);
+    bench.limits.memory_bytes = 64 << 20;
+    let run = bench.run(&fill).await;
+    assert!(
+        matches!(run.ending, Ending::OutOfMemory(1..)),
+        "{:?}",
+        run.ending
+    );
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stays_within_its_step() {
+    let mut bench = Bench::new();
+    (bench.limits.processes, bench.limits.wall) = (16, Duration::from_secs(3));
+    let bomb = "import os, time\n\
+         end = time.monotonic() + 1\n\
+         while time.monotonic() < end:\n\
+         \x20   try: os.fork()\n\
+         \x20   except OSError: pass\n\
+         os._exit(1)";
+    // Another step works meanwhile.
+    let other = Bench::new();
+    let (run, beside) = tokio::join!(
+        bench.python(bomb),
+        other.shell("true & true & wait; echo ok")
+    );
+    assert_eq!(stdout(&beside), "ok\n");
+    if has_groups() {
+        assert!(run.refused_processes > 0, "{run:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_has_one_processor() {
+    if !has_groups() || std::thread::available_parallelism().unwrap().get() < 2 {
+        return;
+    }
+    // Two that never rest, for two seconds: without the quota they would use up to four.
+    let spin = "import os, time\n\
+         os.fork()\n\
+         end = time.monotonic() + 2\n\
+         while time.monotonic() < end: pass";
+    let run = Bench::new().python(spin).await;
+    let (used, lasted) = (
+        run.usage.cpu.as_secs_f64(),
+        run.usage.duration.as_secs_f64(),
+    );
+    assert!(used < lasted * 1.15 + 0.2, "{:?}", run.usage);
+}
+
+#[tokio::test]
+async fn no_group_is_left() {
+    let own = || {
+        let mine = format!("-{}-", std::process::id());
+        let places =
+            ["memory", "pids", "cpu", "unified", ""].map(|place| format!("/sys/fs/cgroup/{place}"));
+        places
+            .iter()
+            .flat_map(std::fs::read_dir)
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("octollm-step-") && name.contains(&mine))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let bench = Bench::new();
+    // Groups of tests beside this one come and go; one of before that stays would be left over.
+    let job = bench.job(&[&["sleep", "600"]]);
+    {
+        let cancel = CancellationToken::new();
+        let running = bench.sandbox.run(job, &cancel);
+        let seen = tokio::time::timeout(Duration::from_secs(2), running).await;
+        assert!(seen.is_err());
+    }
+    bench.shell("setsid sleep 600 & exit 0").await;
+    let before = own();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while before.iter().any(|name| own().contains(name)) {
+        assert!(std::time::Instant::now() < deadline, "left: {:?}", own());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

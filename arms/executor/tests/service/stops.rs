@@ -210,10 +210,11 @@ async fn the_probes_tell_what_fails() {
         assert!(layers.contains(&json!(layer)), "{body}");
         assert!(sandbox["degraded"].get(layer).is_none(), "{body}");
     }
-    assert_eq!(sandbox["limits"], "rlimits");
-    for lacking in ["memory", "workspace_size"] {
-        assert!(sandbox["degraded"][lacking].is_string(), "{body}");
-    }
+    let has_groups = layers.contains(&json!("step_memory"));
+    let limits = if has_groups { "cgroups" } else { "rlimits" };
+    assert_eq!(sandbox["limits"], limits);
+    assert_eq!(sandbox["degraded"]["memory"].is_string(), !has_groups);
+    assert!(sandbox["degraded"]["workspace_size"].is_string(), "{body}");
 
     world.server.kill();
     let (status, body) = eventually("/ready stays well", async || {
