@@ -4,7 +4,7 @@ use crate::config::NatsSettings;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event as ConnectionEvent, ServerAddr, ServerError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
@@ -49,6 +49,8 @@ pub(crate) struct Connections {
     /// How often it was made: what the broker held for an earlier one (pull requests) is gone.
     pub(crate) made: u64,
     pub(crate) up: bool,
+    /// When it was made last.
+    pub(crate) since: Option<Instant>,
 }
 
 /// A connection that never gives up; cheap to clone.
@@ -89,6 +91,7 @@ impl Bus {
                         connected.send_modify(|so_far| {
                             so_far.made += 1;
                             so_far.up = true;
+                            so_far.since = Some(Instant::now());
                         });
                         tracing::info!("connected to NATS");
                     }
@@ -134,6 +137,16 @@ impl Bus {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Disconnected(error.to_string())),
             Err(_) => Err(Disconnected("silent".to_owned())),
+        }
+    }
+
+    /// How long the connection has lasted; zero while there is none. A broker that was killed forgets its latest acks:
+    /// what comes over a young connection may have been handled, though it says that it was never delivered before.
+    pub fn lasted(&self) -> Duration {
+        let connections = self.connections.borrow();
+        match connections.since {
+            Some(since) if connections.up => since.elapsed(),
+            _ => Duration::ZERO,
         }
     }
 

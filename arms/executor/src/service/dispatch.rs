@@ -37,7 +37,9 @@ impl Worker {
     ) -> Result<(), Trouble> {
         let entered = Entered::new(self, attempt).ok_or(Trouble::Running)?;
         let is_overdue = is_overdue(dispatched);
-        let must_look = is_again || is_overdue || is_stale(dispatch);
+        // An ack that a killed broker forgot comes back as a first delivery, over a new connection.
+        let is_after_crash = self.bus.lasted() < FRESH || self.dispatches.has_seen(attempt);
+        let must_look = is_again || is_overdue || is_after_crash || is_stale(dispatch);
         let history = self.history(dispatch, must_look).await?;
         let since = history.since(dispatch);
         match Standing::after(since, attempt) {

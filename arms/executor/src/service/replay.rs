@@ -34,6 +34,13 @@ impl Dispatches {
         self.lock().tasks.contains_key(&task_id)
     }
 
+    /// Whether a dispatch of the attempt was handled before, or is known from the log.
+    pub fn has_seen(&self, attempt: &Attempt) -> bool {
+        let state = self.lock();
+        let known = state.tasks.get(&attempt.task_id);
+        known.is_some_and(|known| known.contains_key(attempt))
+    }
+
     /// Remembers the dispatches of a task's whole log.
     pub fn learn(&self, task_id: Uuid, events: &[Event]) {
         let dispatched = events.iter().filter_map(|event| {
@@ -89,7 +96,9 @@ mod tests {
         let dispatches = Dispatches::default();
         let task = Uuid::new_v4();
         dispatches.learn(task, &[]);
+        assert!(!dispatches.has_seen(&attempt(task, 1)));
         assert_eq!(dispatches.first(&attempt(task, 1), 7), 7);
+        assert!(dispatches.has_seen(&attempt(task, 1)));
         assert_eq!(dispatches.first(&attempt(task, 1), 7), 7, "a redelivery");
         assert_eq!(dispatches.first(&attempt(task, 1), 9), 7, "a copy");
         assert_eq!(dispatches.first(&attempt(task, 2), 9), 9, "another attempt");

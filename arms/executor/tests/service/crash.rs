@@ -110,3 +110,31 @@ async fn a_result_outlives_a_restart_of_the_broker() {
     assert_eq!(task.result("nap").await.0, "step.executed");
     assert_eq!(task.results("nap").await.len(), 1);
 }
+
+/// What a broker that is killed makes of its latest acks: they are gone, and all comes as a first delivery.
+#[tokio::test]
+async fn a_step_on_record_is_not_run_again_by_a_delivery_that_calls_itself_the_first() {
+    let world = World::new().await;
+    let executor = world.executor().await;
+    let mut task = world.task().await;
+    task.run("first", command(json!([["true"]])), json!({}))
+        .await;
+    let append = json!({"kind": "command", "pipeline": [["echo", "ran"]],
+                        "redirect": {"path": "runs", "append": true}});
+    assert_eq!(task.run("once", append, json!({})).await.0, "step.executed");
+    let deliveries = "octollm_executor_deliveries_total";
+    let before = executor.metric(deliveries).await;
+    world.forget_acks().await;
+    eventually("nothing was delivered anew", async || {
+        (executor.metric(deliveries).await >= before + 2.0).then_some(())
+    })
+    .await;
+    task.run("next", command(json!([["true"]])), json!({}))
+        .await;
+    assert_eq!(
+        executor.metric("octollm_executor_redeliveries_total").await,
+        0.0
+    );
+    let runs = world.workspaces().join(task.id.to_string()).join("runs");
+    assert_eq!(std::fs::read_to_string(runs).unwrap(), "ran\n");
+}

@@ -102,11 +102,22 @@ impl World {
 
     /// Shortens the time after which the broker delivers again what an executor has not answered.
     async fn ack_wait(&self, time: Duration) {
+        self.consumer(time, "update").await;
+    }
+
+    /// Has the broker deliver everything anew.
+    async fn forget_acks(&self) {
+        let stream = self.bus.jetstream().get_stream("EVENTS").await.unwrap();
+        stream.delete_consumer("executor").await.unwrap();
+        self.consumer(Duration::from_secs(30), "create").await;
+    }
+
+    async fn consumer(&self, ack_wait: Duration, action: &str) {
         let config = json!({
             "durable_name": "executor", "filter_subjects": ["step.dispatched.*"], "ack_policy": "explicit",
-            "ack_wait": time.as_nanos() as u64, "max_deliver": -1, "max_ack_pending": 256,
+            "ack_wait": ack_wait.as_nanos() as u64, "max_deliver": -1, "max_ack_pending": 256,
         });
-        let body = json!({"stream_name": "EVENTS", "config": config, "action": "update"});
+        let body = json!({"stream_name": "EVENTS", "config": config, "action": action});
         let subject = "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.executor";
         let answer = self
             .bus
