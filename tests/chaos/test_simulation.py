@@ -9,7 +9,10 @@ from tests.chaos.simulation.bugs import BUGS, CORRECT
 from tests.chaos.simulation.simulation import run
 from tests.chaos.simulation.sweep import first_broken
 
-pytestmark = pytest.mark.no_cover  # tracing makes a run four times as long, and shows nothing that other tests don't
+pytestmark = [
+    pytest.mark.no_cover,  # tracing makes a run four times as long, and shows nothing that other tests don't
+    pytest.mark.timeout(600),  # hundreds of runs, where a bug shows late and the machine is busy
+]
 
 BOUND = 800
 """Seeds within which a bug has to show."""
