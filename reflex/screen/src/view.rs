@@ -267,6 +267,8 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn view(text: &str) -> View<'_> {
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn a_value_taken_out_reads_like_its_placeholder() {
         let original = "é one two";
-        let view = View::of(original, &[3..6], Ruleset::builtin());
+        let view = View::of(original, from_ref(&(3..6)), Ruleset::builtin());
         assert_eq!(view.text(), "é \u{FFFC} two");
         assert_eq!(&original[view.origin(&(3..6))], "one");
         assert_eq!(&original[view.origin(&(7..10))], "two");
