@@ -4,7 +4,8 @@
     evasion.py write GOLD.jsonl > DISGUISED.jsonl     every value of the gold disguised in every way that fits it
     evasion.py score DISGUISED.jsonl PRED.jsonl       recall by disguise and by type
 
-GOLD and PRED are the formats of the span scorer; the texts stay where they are, only what is made of them passes through.
+GOLD and PRED are the formats of the span scorer; the texts stay where they are, only what is made of them passes
+through.
 A value counts as found if a span of any type covers at least half of its characters. Deterministic: no random choice.
 """
 
@@ -14,6 +15,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -57,7 +59,10 @@ DISGUISES: dict[str, tuple[Callable[[str], str], set[str] | None]] = {
     "bold letters": (bold, None),
     "spaced": (" ".join, None),
     "dotted": (".".join, {"CREDIT_CARD", "US_SSN"}),
-    "unicode hyphen": (lambda v: v.replace("-", "\u2011").replace(" ", "\u00a0"), {"PHONE", "US_SSN", "CREDIT_CARD", "IBAN"}),
+    "unicode hyphen": (
+        lambda v: v.replace("-", "\u2011").replace(" ", "\u00a0"),
+        {"PHONE", "US_SSN", "CREDIT_CARD", "IBAN"},
+    ),
     "arabic digits": (lambda v: v.translate(ARABIC), {"PHONE", "US_SSN", "CREDIT_CARD", "IP_ADDRESS"}),
     "lookalike letters": (lambda v: every_second(v, LOOKALIKES), {"EMAIL", "IBAN", "GITHUB_TOKEN", "AWS_KEY"}),
     "[at] [dot]": (spelled(" [at] ", " [dot] "), {"EMAIL"}),
@@ -115,12 +120,16 @@ def score(gold: Iterable[Document], predictions: Iterable[Document]) -> None:
         whole = counts[name, "all"]
         if not whole[1]:
             continue
-        parts = [f"{kind} {hit / of:.2f}" for (own, kind), (hit, of) in sorted(counts.items()) if own == name != kind != "all"]
+        parts = [
+            f"{kind} {hit / of:.2f}"
+            for (own, kind), (hit, of) in sorted(counts.items())
+            if own == name != kind != "all"
+        ]
         print(f"{name:<20}{whole[0] / whole[1]:>6.3f} of {whole[1]:>5}   {'  '.join(parts)}")
 
 
 def rows(name: str) -> Iterable[Document]:
-    with open(name, encoding="utf-8") as lines:
+    with Path(name).open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 

@@ -10,6 +10,7 @@ BOUND = 800
 
 
 @pytest.mark.no_cover
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_correction_that_is_taken_back_is_missed(name: str) -> None:
     parts, faults = DEFECTS[name]
