@@ -494,3 +494,31 @@ impl Facts for StepFacts {
         self.workspace.exists(path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_processes_explain_a_failure_and_nothing_else() {
+        let limits = Limits {
+            wall: Duration::from_secs(1),
+            cpu_seconds: 1,
+            memory_bytes: 1,
+            processes: 7,
+            open_files: 1,
+            file_bytes: 1,
+            tmp_bytes: 1,
+            output_bytes: 1,
+        };
+        let failed = |code| Failure::new(code, "sort (stage 1) ended with exit code 2");
+        let blamed = |code, refused| blame_processes(failed(code), refused, &limits);
+        let told = blamed(ErrorCode::StepFailed, 3);
+        assert_eq!(told.code, ErrorCode::PidsLimit);
+        for said in ["7 processes", "max 3", "sort (stage 1)"] {
+            assert!(told.message.contains(said), "{}", told.message);
+        }
+        assert_eq!(blamed(ErrorCode::StepFailed, 0).code, ErrorCode::StepFailed);
+        assert_eq!(blamed(ErrorCode::DiskLimit, 3).code, ErrorCode::DiskLimit);
+    }
+}

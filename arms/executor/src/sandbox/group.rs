@@ -391,3 +391,63 @@ fn own_name() -> io::Result<String> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     Ok(format!("{}-{number}", place::Maker::this()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_a_dead_executor_has_left_is_emptied_and_removed() {
+        // On a host that lets us make no groups there is nothing to sweep.
+        for place in Groups::find().places {
+            let mut survivor = Command::new("sleep").arg("600").spawn().unwrap();
+            let left = place.make(&place::left_over_name()).unwrap();
+            let own = place.make(&own_name().unwrap()).unwrap();
+            let members = left.directory.join("cgroup.procs");
+            fs::write(members, survivor.id().to_string()).unwrap();
+            sweep(&place.directory);
+            assert!(!left.directory.exists(), "{left:?}");
+            assert_eq!(survivor.wait().unwrap().signal(), Some(9));
+            assert!(
+                own.directory.exists(),
+                "it removed the group of a living executor"
+            );
+            own.remove().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_group_that_is_dropped_leaves_nobody() {
+        let groups = Groups::find();
+        if groups.places.is_empty() {
+            return;
+        }
+        let mut member = Command::new("sleep").arg("600").spawn().unwrap();
+        let limits = Limits {
+            wall: Duration::ZERO,
+            cpu_seconds: 1,
+            memory_bytes: 64 << 20,
+            processes: 4,
+            open_files: 4,
+            file_bytes: 1,
+            tmp_bytes: 1,
+            output_bytes: 1,
+        };
+        let group = groups.enclose(member.id(), &limits).unwrap();
+        let directories: Vec<PathBuf> = group
+            .members
+            .iter()
+            .map(|member| member.directory.clone())
+            .collect();
+        drop(group);
+        assert_eq!(member.wait().unwrap().signal(), Some(9));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while directories.iter().any(|directory| directory.exists()) {
+            assert!(Instant::now() < deadline, "{directories:?}");
+            std::thread::sleep(EMPTY_POLL);
+        }
+    }
+}

@@ -158,9 +158,9 @@ async fn a_step_has_one_processor() {
     if !has_groups() || std::thread::available_parallelism().unwrap().get() < 2 {
         return;
     }
-    // Two that never rest, for two seconds: without the quota they would use up to four.
+    // Eight that never rest, for two seconds: without the quota they would use all processors.
     let spin = "import os, time\n\
-         os.fork()\n\
+         for _ in range(3): os.fork()\n\
          end = time.monotonic() + 2\n\
          while time.monotonic() < end: pass";
     let run = Bench::new().python(spin).await;

@@ -323,3 +323,31 @@ async fn a_step_of_another_arm_is_left_alone() {
     .await;
     assert!(task.results("theirs").await.is_empty());
 }
+
+#[tokio::test]
+async fn a_step_that_uses_up_its_memory_is_told_so() {
+    let world = World::new().await;
+    let _executor = world.executor().await;
+    let mut task = world.task().await;
+    let small = json!({"wall_ms": 30000, "memory_bytes": 67_108_864, "output_bytes": 1024});
+    // A line that never ends.
+    let endless = command(json!([["tail", "-n", "1", "/dev/zero"]]));
+    let (kind, result) = task.run("endless", endless, json!({"limits": small})).await;
+    assert_eq!(kind, "step.failed", "{result}");
+    // Where there are no control groups, `tail` itself sees the limit of its address space.
+    let has_groups = [
+        "/sys/fs/cgroup/memory",
+        "/sys/fs/cgroup/cgroup.subtree_control",
+    ]
+    .iter()
+    .any(|path| nix::unistd::access(*path, nix::unistd::AccessFlags::W_OK).is_ok());
+    if has_groups {
+        assert_eq!(result["code"], "OOM_KILLED", "{result}");
+        assert!(
+            result["message"].as_str().unwrap().contains("oom_kill 1"),
+            "{result}"
+        );
+    } else {
+        assert_eq!(result["code"], "STEP_FAILED", "{result}");
+    }
+}

@@ -169,6 +169,14 @@ fn started(process: u32) -> Option<u64> {
     fields.split(' ').nth(19)?.parse().ok()
 }
 
+/// The name of a group whose maker was a process before this one.
+#[cfg(test)]
+pub(super) fn left_over_name() -> String {
+    let this = Maker::this().expect("this process is there");
+    let started = this.started - 1;
+    format!("{}-0", Maker { started, ..this })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
