@@ -386,7 +386,7 @@ impl Hits {
 }
 
 /// Bytes between two digits of one stretch: fewer stretches are worth more than short ones.
-const MAX_GAP: usize = 16;
+const MAX_GAP: usize = 64;
 
 fn digits(text: &str) -> Vec<Range<usize>> {
     let mut stretches: Vec<Range<usize>> = Vec::new();
