@@ -127,9 +127,13 @@ async def test_ready_names_what_is_away(servers: Servers, postgres: PostgresSett
         assert set(report["failing"]) == {"postgres", "projector"}
         assert (await http.get("/health")).status_code == 200
         assert (await http.get(TASKS)).status_code == 503
+        away = await series(http)
         await gate.open()
         await eventually(lambda: ready(http))
         assert (await http.get(TASKS)).status_code == 200
+        back = await series(http)
+        for gauge in ("octo_projections_leader", "octo_projections_db_pool_connections|idle"):
+            assert away[gauge] < back[gauge], gauge
         await gate.shut()
         await eventually(lambda: not_ready(http))
         await gate.open()
