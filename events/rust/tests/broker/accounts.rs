@@ -73,11 +73,14 @@ async fn no_message_waits_for_its_ack_wait_whatever_becomes_of_the_connection() 
             "restart" => server.restart(),
             _ => {}
         }
-        while happening != "start"
-            && bus.client().statistics().connects.load(Ordering::SeqCst) == made
-        {
-            tokio::time::sleep(POLL).await;
-        }
+        let reconnected = async {
+            while happening != "start"
+                && bus.client().statistics().connects.load(Ordering::SeqCst) == made
+            {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        timeout(PATIENCE, reconnected).await.expect("it reconnects");
         let (task_id, _) = task(&log, 1).await;
         known.insert(task_id);
         let (delivery, reader) = waiting.await.unwrap();
