@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from octollm.stack import SERVICES
+from octollm.stack.options import ensure_streams
 from tests.chaos.failpoints.rig import Rig, rig, until
 from tests.chaos.failpoints.verdict import judge
 from tests.chaos.failpoints.workload import EFFECT, IDEMPOTENT, PARALLEL, PLANNED, PURE, RETRIED, Task
@@ -70,7 +71,9 @@ async def total(url: str, series: str) -> float:
 @pytest.mark.timeout(240)
 async def test_two_of_each_do_everything_once() -> None:
     tasks = [Task(kind) for _ in range(ROUNDS) for kind in KINDS]
-    async with rig() as running, contextlib.AsyncExitStack() as twins, httpx.AsyncClient(trust_env=False) as http:
+    # The broker's real patience: impatient, it hands a step that runs for a second to the other executor as well.
+    patient = rig(bootstrap=ensure_streams)
+    async with patient as running, contextlib.AsyncExitStack() as twins, httpx.AsyncClient(trust_env=False) as http:
         urls = {service.name: await twins.enter_async_context(twin(running, service.name)) for service in SERVICES}
 
         async def ready() -> bool:

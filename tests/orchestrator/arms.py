@@ -143,8 +143,11 @@ class FailingLog(Log):
     def __init__(self, client: Client, failpoints: Failpoints, source: str = "orchestrator") -> None:
         super().__init__(client, source)
         self.left = dict(failpoints)
+        self._crashed: Crash | None = None
 
     async def append(self, task_id: str, new: NewEvent, expected: Position) -> Event:
+        if self._crashed:
+            raise self._crashed
         name = new.kind
         if isinstance(new.payload, StepDispatched):
             name += f" {new.payload.step.id}"
@@ -155,6 +158,8 @@ class FailingLog(Log):
 
     def _fail(self, point: str) -> None:
         if error := self.left.pop(point, None):
+            # What else goes on in this process would have died with it.
+            self._crashed = error if isinstance(error, Crash) else None
             raise error
 
 

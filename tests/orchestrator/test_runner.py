@@ -220,7 +220,10 @@ async def test_a_crash_amid_parallel_dispatches_loses_and_repeats_none(
         await back.wait()
         return executed(step_id, step_id)
 
+    looks = counted("recoveries_total", outcome="done")
     async with orchestrator(nats_url, log=failing):
+        # Else the look at the log's open tasks may be what crashes.
+        await until(lambda: counted("recoveries_total", outcome="done") > looks, "the look at the start is over")
         await arms.submit(task_id, Script(WIDE, act))
         await until(lambda: not crashing[0].left, point)
     dispatched = len(await log.read(task_id)) - 2
