@@ -8,7 +8,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from octollm.cli import dead_letter_commands, operator_commands, proof_commands, stack_commands, task_commands
+from octollm.cli import (
+    dead_letter_commands,
+    operator_commands,
+    program_commands,
+    proof_commands,
+    stack_commands,
+    task_commands,
+)
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.options import JSON_KEY
 from octollm.cli.terminal import Terminal
@@ -65,6 +72,12 @@ STACK: tuple[Callable[..., None], ...] = (
 for panel, commands in (("Tasks", TASKS), ("Proof", PROOF), ("For the operator", OPERATOR), ("The local stack", STACK)):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+for name, program in (
+    ("exec", program_commands.exec_),
+    ("policy", program_commands.policy),
+    ("screen", program_commands.screen),
+):
+    app.command(name, rich_help_panel="Programs", context_settings=program_commands.PASSED_ON)(program)
 app.add_typer(dead_letter_commands.app, rich_help_panel="For the operator")
 
 
