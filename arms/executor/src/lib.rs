@@ -2,12 +2,14 @@
 //!
 //! A step's way: its [`action`] is parsed, the [`policy`] says whether it may run, the [`sandbox`] runs it in the
 //! task's [`workspace`], and its [`criterion`]s decide whether it succeeded. [`step`] puts these together, [`report`]
-//! makes the event that records the outcome, and [`service`] connects all of it to the bus.
+//! makes the event that records the outcome, and [`service`] connects all of it to the bus. [`exec`] is one step on the
+//! command line, without any of that around it.
 #![deny(unsafe_code)]
 
 pub mod action;
 pub mod capability;
 pub mod criterion;
+pub mod exec;
 pub mod policy;
 pub mod report;
 pub mod sandbox;

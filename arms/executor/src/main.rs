@@ -1,4 +1,4 @@
-//! The executor's binary: the service, and the sandbox's launcher under another name.
+//! The executor's binary: the service, its commands, and the sandbox's launcher under another name.
 
 use std::error::Error;
 use std::io;
@@ -10,11 +10,13 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::web::ServiceConfig;
 use actix_web::{App, HttpServer};
+use clap::{Parser, Subcommand};
 use nix::unistd::{Gid, Uid, geteuid};
 use octollm_events::config::{self, NatsSettings};
 use octollm_events::service::{Probes, start_logging, stop_signal};
 use octollm_events::{Bus, Consumer, Log, log};
 use octollm_executor::capability::Verifier;
+use octollm_executor::exec;
 use octollm_executor::policy::Policy;
 use octollm_executor::sandbox::namespace::Namespace;
 use octollm_executor::sandbox::{Sandbox, launcher};
@@ -41,18 +43,40 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long killing what is left may take.
 const ABANDON: Duration = Duration::from_secs(3);
 
+/// Runs the steps of tasks, as a service. It is configured by OCTO_EXECUTOR__… and octo.toml.
+#[derive(Parser)]
+#[command(name = "octollm-executor", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the binary does instead of being the service.
+#[derive(Subcommand)]
+enum Command {
+    Exec(exec::Arguments),
+}
+
 fn main() -> ExitCode {
     // First of all, before any thread exists: the launcher relies on being alone in its process.
-    match std::env::args().nth(1).as_deref() {
-        Some(launcher::SUBCOMMAND) => return launcher::main(),
-        Some(other) => {
-            eprintln!(
-                "octollm-executor takes no argument such as {other:?}; it is configured by OCTO_EXECUTOR__… and octo.toml"
-            );
-            return ExitCode::from(2);
-        }
-        None => {}
+    if std::env::args().nth(1).as_deref() == Some(launcher::SUBCOMMAND) {
+        return launcher::main();
     }
+    match Arguments::try_parse() {
+        Ok(Arguments { command: None }) => service(),
+        Ok(Arguments {
+            command: Some(Command::Exec(arguments)),
+        }) => exec::main(arguments),
+        Err(misused)
+            if misused.use_stderr() && std::env::args().nth(1).as_deref() == Some("exec") =>
+        {
+            exec::misused(&misused)
+        }
+        Err(misused) => misused.exit(),
+    }
+}
+
+fn service() -> ExitCode {
     start_logging();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::action::Command;
-use crate::sandbox::Program;
+use crate::sandbox::{Limits, Program};
 
 /// The policy that comes with the executor.
 const DEFAULT: &str = include_str!("../policy/default.toml");
@@ -76,18 +77,59 @@ pub struct Maximum {
     pub memory_bytes: u64,
     /// stdout and stderr together, bytes.
     pub output_bytes: u64,
+    /// CPU seconds of one process; absent, here and below: what a step has that names no limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<u64>,
+    /// Processes of the whole step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Open files of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Bytes of one file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// Bytes of `/tmp` and of `/dev/shm`, each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmp_bytes: Option<u64>,
 }
 
-/// The limits that a step asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The limits that a step asks for. A task's step names the first three; of the others the policy's apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestedLimits {
     /// Wall clock, milliseconds.
     pub wall_ms: u64,
-    /// Memory of one process, bytes.
+    /// Memory of the whole step, bytes.
     pub memory_bytes: u64,
     /// stdout and stderr together, bytes.
     pub output_bytes: u64,
+    /// CPU seconds of one process.
+    pub cpu_seconds: Option<u64>,
+    /// Processes of the whole step.
+    pub processes: Option<u64>,
+    /// Open files of one process.
+    pub open_files: Option<u64>,
+    /// Bytes of one file.
+    pub file_bytes: Option<u64>,
+    /// Bytes of `/tmp` and of `/dev/shm`, each.
+    pub tmp_bytes: Option<u64>,
+}
+
+impl RequestedLimits {
+    /// The three limits that every step names.
+    #[must_use]
+    pub fn of(wall_ms: u64, memory_bytes: u64, output_bytes: u64) -> Self {
+        Self {
+            wall_ms,
+            memory_bytes,
+            output_bytes,
+            cpu_seconds: None,
+            processes: None,
+            open_files: None,
+            file_bytes: None,
+            tmp_bytes: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -228,12 +270,6 @@ impl Policy {
         self.file.commands.keys().map(String::as_str)
     }
 
-    /// Limits of what no step sets.
-    #[must_use]
-    pub fn backstops(&self) -> Backstops {
-        self.file.limits
-    }
-
     /// Maps each stage of a pipeline to the program that may run.
     ///
     /// # Errors
@@ -276,24 +312,47 @@ impl Policy {
         })
     }
 
-    /// Checks what a step asks for against the maximum.
+    /// What a step may use: what it asks for, where that is no more than the maximum, and the policy's for the rest.
     ///
     /// # Errors
     /// [`Denied`] names the limit and its maximum.
-    pub fn permit_limits(&self, limits: &RequestedLimits) -> Result<(), Denied> {
-        let maximum = &self.file.maximum;
-        for (name, asked, most) in [
-            ("wall_ms", limits.wall_ms, maximum.wall_ms),
-            ("memory_bytes", limits.memory_bytes, maximum.memory_bytes),
-            ("output_bytes", limits.output_bytes, maximum.output_bytes),
-        ] {
-            if asked > most {
+    pub fn permit_limits(&self, asked: &RequestedLimits) -> Result<Limits, Denied> {
+        let (own, most) = (&self.file.limits, &self.file.maximum);
+        let within = |name, asked: Option<u64>, own, most: Option<u64>| {
+            let (value, most) = (asked.unwrap_or(own), most.unwrap_or(own));
+            if asked.is_some() && value > most {
                 return Err(denied(format!(
-                    "limits.{name} {asked} is more than the {most} that are allowed"
+                    "limits.{name} {value} is more than the {most} that are allowed"
                 )));
             }
-        }
-        Ok(())
+            Ok(value)
+        };
+        let named = |name, asked, most| within(name, Some(asked), most, Some(most));
+        Ok(Limits {
+            wall: Duration::from_millis(named("wall_ms", asked.wall_ms, most.wall_ms)?),
+            memory_bytes: named("memory_bytes", asked.memory_bytes, most.memory_bytes)?,
+            output_bytes: named("output_bytes", asked.output_bytes, most.output_bytes)?,
+            cpu_seconds: within(
+                "cpu_seconds",
+                asked.cpu_seconds,
+                own.cpu_seconds,
+                most.cpu_seconds,
+            )?,
+            processes: within("processes", asked.processes, own.processes, most.processes)?,
+            open_files: within(
+                "open_files",
+                asked.open_files,
+                own.open_files,
+                most.open_files,
+            )?,
+            file_bytes: within(
+                "file_bytes",
+                asked.file_bytes,
+                own.file_bytes,
+                most.file_bytes,
+            )?,
+            tmp_bytes: within("tmp_bytes", asked.tmp_bytes, own.tmp_bytes, most.tmp_bytes)?,
+        })
     }
 
     fn offer(&self) -> String {
@@ -413,12 +472,19 @@ mod tests {
     #[test]
     fn limits_above_the_maximum_are_denied() {
         let policy = Policy::load(None).unwrap();
-        let usual = RequestedLimits {
-            wall_ms: 30_000,
-            memory_bytes: 512 << 20,
-            output_bytes: 1 << 20,
+        let usual = RequestedLimits::of(30_000, 512 << 20, 1 << 20);
+        let limits = policy.permit_limits(&usual).unwrap();
+        assert_eq!((limits.output_bytes, limits.processes), (1 << 20, 64));
+        let fewer = RequestedLimits {
+            processes: Some(2),
+            ..usual
         };
-        assert_eq!(policy.permit_limits(&usual), Ok(()));
+        assert_eq!(policy.permit_limits(&fewer).unwrap().processes, 2);
+        let more = RequestedLimits {
+            processes: Some(65),
+            ..usual
+        };
+        assert!(policy.permit_limits(&more).is_err());
         let denial = policy
             .permit_limits(&RequestedLimits {
                 output_bytes: 2 << 20,

@@ -16,7 +16,7 @@ mod syscall;
 mod view;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 use crate::action::Redirect;
 
 pub use capture::{Captured, HEAD_BYTES, TAIL_BYTES};
+
+/// Where programs are looked up inside; the host's `/usr` is shown there.
+const PATH: [&str; 2] = ["/usr/bin", "/bin"];
 
 /// Runs pipelines isolated from the host.
 pub trait Sandbox: Send + Sync {
@@ -51,6 +54,8 @@ pub struct Job {
     pub redirect: Option<Redirect>,
     /// What it may use.
     pub limits: Limits,
+    /// Bytes kept of the start of each output; [`TAIL_BYTES`] of its end are kept besides.
+    pub head_bytes: usize,
 }
 
 /// A program and its arguments.
@@ -60,6 +65,26 @@ pub struct Program {
     pub path: PathBuf,
     /// Name and arguments; no NUL bytes.
     pub argv: Vec<String>,
+}
+
+impl Program {
+    /// The program that a shell inside would start: a name is looked up in the sandbox's `PATH`, anything with a slash is
+    /// a path. What is nowhere fails when it is started, as it would in a shell.
+    #[must_use]
+    pub fn look_up(argv: &[String]) -> Self {
+        let name = argv.first().map_or("", String::as_str);
+        let path = if name.contains('/') {
+            PathBuf::from(name)
+        } else {
+            let places = PATH.map(|directory| Path::new(directory).join(name));
+            let found = places.iter().find(|place| place.is_file());
+            found.unwrap_or(&places[0]).clone()
+        };
+        Self {
+            path,
+            argv: argv.to_vec(),
+        }
+    }
 }
 
 /// What a pipeline may use.

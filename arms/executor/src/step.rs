@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use octollm_events::carrier::{ErrorCode, Step};
 use serde_json::Value;
@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::action::{Action, Command, FileChange};
 use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
 use crate::policy::{Policy, RequestedLimits};
-use crate::sandbox::{Captured, Ending, Job, Limits, Run, Sandbox, SandboxError, StageExit, Usage};
+use crate::sandbox::{
+    Captured, Ending, HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError, StageExit,
+    Usage,
+};
 use crate::workspace::{Workspace, WorkspacePath};
 
 /// Bytes of a workspace file that a criterion reads, at most.
@@ -102,9 +105,39 @@ pub struct Assignment {
     action: Action,
     acceptance: Vec<Criterion>,
     limits: RequestedLimits,
+    circumstances: Circumstances,
+}
+
+/// How a step may differ from one of a task. Only the command line says any of this.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances {
+    /// Whether programs are started whatever the policy says of them. The limits hold nevertheless.
+    pub is_unlisted: bool,
+    /// Bytes kept of the start of each output.
+    pub head_bytes: usize,
+}
+
+impl Default for Circumstances {
+    fn default() -> Self {
+        Self {
+            is_unlisted: false,
+            head_bytes: HEAD_BYTES,
+        }
+    }
 }
 
 impl Assignment {
+    /// An action that is already parsed.
+    #[must_use]
+    pub fn new(action: Action, limits: RequestedLimits, circumstances: Circumstances) -> Self {
+        Self {
+            action,
+            acceptance: Vec::new(),
+            limits,
+            circumstances,
+        }
+    }
+
     /// Parses what is to be done.
     ///
     /// # Errors
@@ -118,11 +151,12 @@ impl Assignment {
             acceptance: serde_json::from_value(acceptance).map_err(|error| {
                 invalid(format!("an acceptance criterion is not valid: {error}"))
             })?,
-            limits: RequestedLimits {
-                wall_ms: step.limits.wall_ms,
-                memory_bytes: step.limits.memory_bytes,
-                output_bytes: step.limits.output_bytes,
-            },
+            limits: RequestedLimits::of(
+                step.limits.wall_ms,
+                step.limits.memory_bytes,
+                step.limits.output_bytes,
+            ),
+            circumstances: Circumstances::default(),
         })
     }
 
@@ -177,12 +211,14 @@ impl Executor {
         cancel: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
-        if let Err(denial) = self.policy.permit_limits(&assignment.limits) {
-            return Outcome::refused(Failure::denied(denial.reason));
-        }
+        let limits = match self.policy.permit_limits(&assignment.limits) {
+            Ok(limits) => limits,
+            Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
+        };
         let outcome = match &assignment.action {
             Action::Command(command) => {
-                self.command(command, &assignment, &workspace, cancel).await
+                self.command(command, &assignment, limits, &workspace, cancel)
+                    .await
             }
             Action::File(change) => file(change.clone(), &workspace, started).await,
             Action::Check(_) => Outcome::done(started),
@@ -197,31 +233,31 @@ impl Executor {
         &self,
         command: &Command,
         assignment: &Assignment,
+        limits: Limits,
         workspace: &Workspace,
         cancel: &CancellationToken,
     ) -> Outcome {
-        let stages = match self.policy.permit(command) {
-            Ok(stages) => stages,
-            Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
+        let Circumstances {
+            is_unlisted,
+            head_bytes,
+        } = assignment.circumstances;
+        let stages = if is_unlisted {
+            let stages = command.pipeline.iter();
+            stages.map(|argv| Program::look_up(argv)).collect()
+        } else {
+            match self.policy.permit(command) {
+                Ok(stages) => stages,
+                Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
+            }
         };
-        let (requested, backstops) = (&assignment.limits, self.policy.backstops());
         let job = Job {
             workspace: workspace.path().to_owned(),
             stages,
             stdin: command.stdin.clone(),
             redirect: command.redirect.clone(),
-            limits: Limits {
-                wall: Duration::from_millis(requested.wall_ms),
-                cpu_seconds: backstops.cpu_seconds,
-                memory_bytes: requested.memory_bytes,
-                processes: backstops.processes,
-                open_files: backstops.open_files,
-                file_bytes: backstops.file_bytes,
-                tmp_bytes: backstops.tmp_bytes,
-                output_bytes: requested.output_bytes,
-            },
+            limits,
+            head_bytes,
         };
-        let limits = job.limits;
         match self.sandbox.run(job, cancel).await {
             Ok(run) => ran(run, command, &limits, &assignment.acceptance),
             Err(error) => {
@@ -497,6 +533,8 @@ impl Facts for StepFacts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes kept of an output's start.
+/// Bytes kept of an output's start, of a task's step.
 pub const HEAD_BYTES: usize = 16 << 10;
 /// Bytes kept of an output's end.
 pub const TAIL_BYTES: usize = 16 << 10;
@@ -18,7 +18,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// What is kept of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Captured {
-    /// The first [`HEAD_BYTES`] at most.
+    /// The first bytes: as many as the job asked for, at most.
     pub head: Vec<u8>,
     /// The last [`TAIL_BYTES`] at most of what the head does not hold.
     pub tail: Vec<u8>,
@@ -32,7 +32,7 @@ impl Captured {
     /// Nothing was written.
     #[must_use]
     pub fn empty() -> Self {
-        Recorder::default().finish()
+        Recorder::new(0).finish()
     }
 
     /// Whether bytes between head and tail were left out.
@@ -77,8 +77,8 @@ impl Allowance {
     }
 }
 
-#[derive(Default)]
 struct Recorder {
+    head_bytes: usize,
     head: Vec<u8>,
     tail: VecDeque<u8>,
     bytes: u64,
@@ -86,10 +86,20 @@ struct Recorder {
 }
 
 impl Recorder {
+    fn new(head_bytes: usize) -> Self {
+        Self {
+            head_bytes,
+            head: Vec::new(),
+            tail: VecDeque::new(),
+            bytes: 0,
+            hash: Sha256::new(),
+        }
+    }
+
     fn record(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
         self.hash.update(chunk);
-        let (head, rest) = chunk.split_at(chunk.len().min(HEAD_BYTES - self.head.len()));
+        let (head, rest) = chunk.split_at(chunk.len().min(self.head_bytes - self.head.len()));
         self.head.extend_from_slice(head);
         let rest = &rest[rest.len().saturating_sub(TAIL_BYTES)..];
         let surplus = (self.tail.len() + rest.len()).saturating_sub(TAIL_BYTES);
@@ -110,10 +120,11 @@ impl Recorder {
 /// Reads an output to its end, until more came than allowed, or until told to stop waiting for more.
 pub(super) async fn drain(
     mut output: impl AsyncRead + Unpin,
+    head_bytes: usize,
     allowance: Allowance,
     stop: CancellationToken,
 ) -> Captured {
-    let mut recorder = Recorder::default();
+    let mut recorder = Recorder::new(head_bytes);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let read = tokio::select! {
@@ -139,7 +150,13 @@ mod tests {
     use super::*;
 
     async fn captured(output: &[u8]) -> Captured {
-        drain(output, Allowance::new(u64::MAX), CancellationToken::new()).await
+        drain(
+            output,
+            HEAD_BYTES,
+            Allowance::new(u64::MAX),
+            CancellationToken::new(),
+        )
+        .await
     }
 
     #[tokio::test]
@@ -175,17 +192,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_job_may_keep_more_of_the_start() {
+        let output = vec![b'x'; 200_000];
+        let all = CancellationToken::new();
+        let kept = drain(output.as_slice(), 200_000, Allowance::new(u64::MAX), all).await;
+        assert_eq!((kept.head.len(), kept.tail.len()), (200_000, 0));
+        assert!(!kept.is_truncated());
+    }
+
+    #[tokio::test]
     async fn spending_more_than_allowed_is_told() {
         let allowance = Allowance::new(10);
         drain(
             b"0123456789".as_slice(),
+            HEAD_BYTES,
             allowance.clone(),
             CancellationToken::new(),
         )
         .await;
         assert!(!allowance.exceeded().is_cancelled());
         let endless = tokio::io::repeat(b'x');
-        let kept = drain(endless, allowance.clone(), CancellationToken::new()).await;
+        let kept = drain(
+            endless,
+            HEAD_BYTES,
+            allowance.clone(),
+            CancellationToken::new(),
+        )
+        .await;
         assert!(allowance.exceeded().is_cancelled());
         assert!(kept.bytes <= CHUNK_BYTES as u64, "went on reading");
     }
@@ -196,7 +229,7 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         assert_eq!(
-            drain(output, Allowance::new(10), stop).await,
+            drain(output, HEAD_BYTES, Allowance::new(10), stop).await,
             Captured::empty()
         );
     }

@@ -88,8 +88,10 @@ impl Namespace {
         let allowance = Allowance::new(job.limits.output_bytes);
         let stop_draining = CancellationToken::new();
         let _stop_at_the_end = stop_draining.clone().drop_guard();
-        let drained =
-            |output| tokio::spawn(drain(output, allowance.clone(), stop_draining.clone()));
+        let drained = |output| {
+            let (allowance, stop) = (allowance.clone(), stop_draining.clone());
+            tokio::spawn(drain(output, job.head_bytes, allowance, stop))
+        };
         let (stdout, stderr) = (drained(stdout), drained(stderr));
 
         let mut session = Session {

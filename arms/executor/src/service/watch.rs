@@ -91,6 +91,7 @@ impl SandboxWatch {
             stdin: None,
             redirect: None,
             limits: LIMITS,
+            head_bytes: 0,
         };
         let run = self
             .sandbox

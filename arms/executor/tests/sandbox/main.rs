@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, geteuid};
 use octollm_executor::action::Redirect;
 use octollm_executor::sandbox::namespace::Namespace;
-use octollm_executor::sandbox::{Job, Limits, Program, Run, Sandbox, SandboxError};
+use octollm_executor::sandbox::{HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError};
 use octollm_executor::workspace::{Owner, Workspace, Workspaces};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,7 @@ impl Bench {
             stdin: None,
             redirect: None,
             limits: self.limits,
+            head_bytes: HEAD_BYTES,
         }
     }
 

@@ -1,0 +1,189 @@
+//! What `octo exec` says: one JSON document, and the exit status that goes with it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use octollm_events::carrier::ErrorCode;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::sandbox::{Captured, StageExit};
+use crate::step::{Failure, Outcome};
+
+/// The exit status of a refusal by the policy; the list of errors gives that of a task which failed of one.
+const DENIED: u8 = 3;
+
+/// What became of a request, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It ran and did what it should.
+    Ok,
+    /// It ran, or should have, and did not end well.
+    Failed,
+    /// It was refused; nothing was started.
+    Denied,
+}
+
+/// The document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Answer {
+    /// In one word.
+    pub status: Status,
+    /// Of the list of errors; null where all is well.
+    pub code: Option<ErrorCode>,
+    /// What happened and what to do next; null where all is well.
+    pub message: Option<String>,
+    /// The last stage's; null where a signal or the executor ended it.
+    pub exit_code: Option<u8>,
+    /// The signal that ended the last stage.
+    pub signal: Option<u8>,
+    /// What was kept, as text.
+    pub stdout: String,
+    /// The same of all stages' stderr.
+    pub stderr: String,
+    /// Whether something that is no UTF-8 stands there as U+FFFD.
+    pub lossy: bool,
+    /// Whether more was written than stands there.
+    pub truncated: bool,
+    /// How much was written.
+    pub bytes: Bytes,
+    /// The files that were collected, by path.
+    pub artifacts: BTreeMap<String, Artifact>,
+    /// Wall clock from the start of the programs to their end.
+    pub duration_ms: u64,
+}
+
+/// Bytes that were written, kept or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Bytes {
+    /// By the last stage.
+    pub stdout: u64,
+    /// By all stages.
+    pub stderr: u64,
+}
+
+/// A file's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Artifact {
+    /// Lower-case hex.
+    pub sha256: String,
+    /// The content.
+    pub base64: String,
+}
+
+impl Artifact {
+    /// The artifact of this content.
+    #[must_use]
+    pub fn new(content: &[u8]) -> Self {
+        Self {
+            sha256: hex::encode(Sha256::digest(content)),
+            base64: STANDARD.encode(content),
+        }
+    }
+}
+
+/// A request that is not carried out, with the code and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// Of the list of errors.
+    pub code: ErrorCode,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.code, failure.message)
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        Self::of(Outcome::refused(Failure::new(
+            refusal.code,
+            refusal.message,
+        )))
+    }
+}
+
+impl Answer {
+    /// The answer of an outcome, with no artifact so far.
+    pub(super) fn of(outcome: Outcome) -> Self {
+        let (code, message) = match outcome.failure {
+            Some(Failure { code, message, .. }) => (Some(code), Some(message)),
+            None => (None, None),
+        };
+        let (exit_code, signal) = match outcome.exit {
+            Some(StageExit::Code(code)) => (Some(code), None),
+            Some(StageExit::Signal(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        let (stdout, stderr) = outcome
+            .output
+            .unwrap_or_else(|| (Captured::empty(), Captured::empty()));
+        let (out, err) = (text(&stdout), text(&stderr));
+        Self {
+            status: status(code),
+            code,
+            message,
+            exit_code,
+            signal,
+            stdout: out.0,
+            stderr: err.0,
+            lossy: out.1 || err.1,
+            truncated: stdout.is_truncated() || stderr.is_truncated(),
+            bytes: Bytes {
+                stdout: stdout.bytes,
+                stderr: stderr.bytes,
+            },
+            artifacts: BTreeMap::new(),
+            duration_ms: milliseconds(outcome.usage.duration),
+        }
+    }
+
+    /// The exit status: that of the code in the list of errors, and 3 where the policy refused.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self.code {
+            None => 0,
+            Some(ErrorCode::PolicyDenied) => DENIED,
+            Some(code) => code.info().exit_code,
+        }
+    }
+}
+
+fn status(code: Option<ErrorCode>) -> Status {
+    match code {
+        None => Status::Ok,
+        Some(ErrorCode::PolicyDenied | ErrorCode::InvalidRequest | ErrorCode::PayloadTooLarge) => {
+            Status::Denied
+        }
+        Some(_) => Status::Failed,
+    }
+}
+
+/// What was kept as text, and whether that lost anything. Head and tail of an output that was cut stand side by side.
+fn text(captured: &Captured) -> (String, bool) {
+    let kept = [captured.head.as_slice(), &captured.tail].concat();
+    let text = String::from_utf8_lossy(&kept);
+    let lossy = matches!(text, Cow::Owned(_));
+    (text.into_owned(), lossy)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
