@@ -261,6 +261,12 @@ impl Mode {
     /// `0755`.
     pub const DIRECTORY: Self = Self(0o755);
 
+    /// The permission bits of a file's mode; the rest is dropped.
+    #[must_use]
+    pub const fn masked(bits: u32) -> Self {
+        Self(bits & 0o777)
+    }
+
     /// The bits.
     #[must_use]
     pub fn bits(self) -> u32 {

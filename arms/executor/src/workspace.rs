@@ -4,9 +4,15 @@
 //! whole workspace, whatever crashed before. Steps may run inside it at any moment; therefore every path is opened
 //! by [`open_beneath`](path::open_beneath) and nothing is looked up twice.
 
+mod archive;
+mod change;
+mod entry;
 pub mod file;
+mod glob;
 pub mod layout;
+mod merge;
 mod path;
+mod tree;
 
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
@@ -20,9 +26,15 @@ use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{Gid, Uid, syncfs};
 use uuid::Uuid;
 
-pub use layout::{Entry, LayoutError};
+pub use archive::{ArchiveError, LeftOut};
+pub use change::ChangeError;
+pub use entry::{Entry, MAX_CONTENT_BYTES, MAX_ENTRIES};
+pub use glob::{Globs, InvalidGlob};
+pub use layout::LayoutError;
+pub use merge::Conflict;
 pub use path::WorkspacePath;
 pub(crate) use path::open_beneath;
+pub use tree::{Caps, Excess, InvalidEntries, Kind, Node, Tree};
 
 /// Staging directories start with this; no task id does.
 const STAGING_PREFIX: &str = ".laying-";

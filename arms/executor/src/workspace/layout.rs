@@ -6,16 +6,12 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat};
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::unistd::{fchown, fchownat, symlinkat};
-use serde::Deserialize;
 
+use super::entry::{Entry, MAX_CONTENT_BYTES, MAX_ENTRIES};
 use super::path::{WorkspacePath, make_directories, open_beneath};
+use super::tree::Kind as Node;
 use super::{Owner, write_all};
-use crate::action::{self, content};
-
-/// Entries, at most.
-pub const MAX_ENTRIES: usize = 1000;
-/// Bytes of all contents together, at most.
-pub const MAX_CONTENT_BYTES: usize = 1 << 20;
+use crate::action;
 
 /// Why a workspace could not be laid out.
 #[derive(Debug, thiserror::Error)]
@@ -36,109 +32,6 @@ pub enum LayoutError {
     Root(#[from] std::io::Error),
 }
 
-/// One entry of the initial workspace.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "EntryForm")]
-pub struct Entry {
-    path: WorkspacePath,
-    mtime: Option<i64>,
-    node: Node,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
-    File { content: Vec<u8>, mode: Mode },
-    Directory { mode: Mode },
-    Symlink { target: String },
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum EntryType {
-    File,
-    Dir,
-    Symlink,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EntryForm {
-    path: WorkspacePath,
-    r#type: EntryType,
-    mode: Option<action::Mode>,
-    mtime: Option<i64>,
-    text: Option<String>,
-    base64: Option<String>,
-    target: Option<String>,
-}
-
-impl TryFrom<EntryForm> for Entry {
-    type Error = String;
-
-    fn try_from(form: EntryForm) -> Result<Self, Self::Error> {
-        let path = &form.path;
-        if form
-            .mtime
-            .is_some_and(|seconds| !(0..=253_402_300_799).contains(&seconds))
-        {
-            return Err(format!("{path}: mtime is not between 1970 and 9999"));
-        }
-        let has_content = form.text.is_some() || form.base64.is_some();
-        let bits = |mode: Option<action::Mode>, default: action::Mode| {
-            Mode::from_bits_truncate(mode.unwrap_or(default).bits())
-        };
-        let node = match (form.r#type, form.target) {
-            (EntryType::File, None) => Node::File {
-                content: content(form.text, form.base64.as_deref())
-                    .map_err(|problem| format!("{path}: {problem}"))?,
-                mode: bits(form.mode, action::Mode::FILE),
-            },
-            (EntryType::Dir, None) if !has_content => Node::Directory {
-                mode: bits(form.mode, action::Mode::DIRECTORY),
-            },
-            (EntryType::Symlink, Some(target)) if !has_content && form.mode.is_none() => {
-                if !stays_inside(path, &target) {
-                    return Err(format!(
-                        "{path}: the target {target:?} is not of the form ../…/name inside the workspace"
-                    ));
-                }
-                Node::Symlink { target }
-            }
-            _ => {
-                return Err(format!(
-                    "{path}: a file has text or base64, a dir nothing, a symlink a target only"
-                ));
-            }
-        };
-        Ok(Self {
-            path: form.path,
-            mtime: form.mtime,
-            node,
-        })
-    }
-}
-
-/// Whether a link's target can only lead to the workspace: some `..`, not more than the link is deep, then names.
-/// A `..` after a name is refused, because the name may be a link itself and `..` would then start elsewhere.
-fn stays_inside(link: &WorkspacePath, target: &str) -> bool {
-    if target.len() > 1024 || target.contains('\0') || target.starts_with('/') {
-        return false;
-    }
-    let components: Vec<&str> = target
-        .split('/')
-        .filter(|component| !component.is_empty())
-        .collect();
-    let ascents = components
-        .iter()
-        .take_while(|&&component| component == "..")
-        .count();
-    !components.is_empty()
-        && ascents < link.depth()
-        && components[ascents..]
-            .iter()
-            .all(|component| !matches!(*component, ".." | "."))
-}
-
 /// Checks a set of entries as a whole.
 ///
 /// # Errors
@@ -152,7 +45,7 @@ pub fn validate(entries: &[Entry]) -> Result<(), LayoutError> {
     }
     let bytes: usize = entries
         .iter()
-        .map(|entry| match &entry.node {
+        .map(|entry| match &entry.kind {
             Node::File { content, .. } => content.len(),
             Node::Directory { .. } | Node::Symlink { .. } => 0,
         })
@@ -190,6 +83,7 @@ pub(super) fn lay_out(
         move |errno| LayoutError::Entry { path, errno }
     };
     let private = Mode::S_IRWXU;
+    let bits = |mode: &action::Mode| Mode::from_bits_truncate(mode.bits());
     let parent = |entry: &Entry| match entry.path.split().0 {
         None => root.try_clone().map_err(|_| nix::Error::EMFILE),
         Some(directory) => make_directories(root, directory, private, |made| {
@@ -202,7 +96,7 @@ pub(super) fn lay_out(
     };
 
     for entry in entries {
-        if let Node::Directory { .. } = entry.node {
+        if let Node::Directory { .. } = entry.kind {
             make_directories(root, entry.path.as_str(), private, |made| {
                 chown(made)?;
                 fchmod(
@@ -214,7 +108,7 @@ pub(super) fn lay_out(
         }
     }
     for entry in entries {
-        if let Node::File { content, mode } = &entry.node {
+        if let Node::File { content, mode } = &entry.kind {
             let make = || {
                 let directory = parent(entry)?;
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -226,14 +120,14 @@ pub(super) fn lay_out(
                 )?;
                 write_all(&file, content)?;
                 chown(&file)?;
-                fchmod(&file, *mode)?;
+                fchmod(&file, bits(mode))?;
                 set_time(entry, |time| futimens(&file, time, time))
             };
             make().map_err(at(entry))?;
         }
     }
     for entry in entries {
-        if let Node::Symlink { target } = &entry.node {
+        if let Node::Symlink { target } = &entry.kind {
             let make = || {
                 let directory = parent(entry)?;
                 let name = entry.path.split().1;
@@ -262,15 +156,15 @@ pub(super) fn lay_out(
     }
     let mut directories: Vec<&Entry> = entries
         .iter()
-        .filter(|entry| matches!(entry.node, Node::Directory { .. }))
+        .filter(|entry| matches!(entry.kind, Node::Directory { .. }))
         .collect();
     directories.sort_by_key(|entry| std::cmp::Reverse(entry.path.depth()));
     for entry in directories {
-        if let Node::Directory { mode } = entry.node {
+        if let Node::Directory { mode } = &entry.kind {
             let finish = || {
                 let directory = super::path::open_directory(root, entry.path.as_str())?;
                 set_time(entry, |time| futimens(&directory, time, time))?;
-                fchmod(&directory, mode)
+                fchmod(&directory, bits(mode))
             };
             finish().map_err(at(entry))?;
         }
@@ -279,7 +173,7 @@ pub(super) fn lay_out(
 }
 
 fn set_time(entry: &Entry, set: impl FnOnce(&TimeSpec) -> nix::Result<()>) -> nix::Result<()> {
-    entry
-        .mtime
-        .map_or(Ok(()), |seconds| set(&TimeSpec::seconds(seconds)))
+    entry.mtime.map_or(Ok(()), |seconds| {
+        set(&TimeSpec::seconds(seconds.cast_signed()))
+    })
 }

@@ -32,10 +32,45 @@ impl WorkspacePath {
         }
     }
 
+    /// The directory that holds it; none is the workspace itself.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.split().0.map(|parent| Self(parent.to_owned()))
+    }
+
+    /// The directories on the way to it, the outermost first.
+    pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
+        let ends = self.0.match_indices('/').map(|(at, _)| at);
+        ends.map(|end| Self(self.0[..end].to_owned()))
+    }
+
     /// Components, 1 for a path directly in the workspace.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.0.split('/').count()
+    }
+
+    /// Whether a link here with this target can only lead to the workspace: some `..`, not more than the link is deep,
+    /// then names. A `..` after a name is refused, because the name may be a link itself and `..` would then start
+    /// elsewhere.
+    #[must_use]
+    pub fn may_link_to(&self, target: &str) -> bool {
+        if target.len() > 1024 || target.contains('\0') || target.starts_with('/') {
+            return false;
+        }
+        let components: Vec<&str> = target
+            .split('/')
+            .filter(|component| !component.is_empty())
+            .collect();
+        let ascents = components
+            .iter()
+            .take_while(|&&component| component == "..")
+            .count();
+        !components.is_empty()
+            && ascents < self.depth()
+            && components[ascents..]
+                .iter()
+                .all(|component| !matches!(*component, ".." | "."))
     }
 }
 
