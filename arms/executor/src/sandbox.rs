@@ -5,6 +5,8 @@
 
 mod calls;
 mod capture;
+mod closure;
+mod environment;
 mod filter;
 mod group;
 mod init;
@@ -16,6 +18,7 @@ mod syscall;
 mod view;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::action::Redirect;
+use crate::workspace::WorkspacePath;
 
 pub use capture::{Captured, HEAD_BYTES, TAIL_BYTES};
 
@@ -46,10 +50,16 @@ pub trait Sandbox: Send + Sync {
 pub struct Job {
     /// The task's workspace on the host; inside it is `/work` and the working directory.
     pub workspace: PathBuf,
+    /// What of the host's files it sees.
+    pub view: View,
     /// Programs, wired by pipes; at least one.
     pub stages: Vec<Program>,
+    /// Variables besides `PATH`, `HOME`, `LANG` and `TMPDIR`; a name that makes programs load other code is refused.
+    pub environment: Vec<(String, String)>,
+    /// Working directory; none: the workspace.
+    pub cwd: Option<WorkspacePath>,
     /// Standard input of the first stage.
-    pub stdin: Option<String>,
+    pub stdin: Option<Vec<u8>>,
     /// Where the last stage's stdout goes instead of the output.
     pub redirect: Option<Redirect>,
     /// What it may use.
@@ -58,10 +68,21 @@ pub struct Job {
     pub head_bytes: usize,
 }
 
+/// What of the host's files a pipeline sees, read-only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum View {
+    /// These programs with all that they need to start (interpreter, libraries), and these directories whole; absolute
+    /// paths. Nothing else is there, and nothing but the programs and their interpreters can be executed. What the host
+    /// does not have is left out.
+    Granted(Vec<PathBuf>),
+    /// All of `/usr`, `/bin`, `/sbin` and `/lib*`.
+    System,
+}
+
 /// A program and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Absolute path inside the sandbox, which shows the host's `/usr`.
+    /// Absolute path inside the sandbox, as on the host.
     pub path: PathBuf,
     /// Name and arguments; no NUL bytes.
     pub argv: Vec<String>,
@@ -124,8 +145,92 @@ pub struct Run {
     pub usage: Usage,
     /// Processes and threads that were refused because there were as many as granted; counted by the control group.
     pub refused_processes: u64,
+    /// The most that it had at once, and in all.
+    pub peaks: Peaks,
+    /// What it tried and was denied, as far as the kernel tells.
+    pub denials: Vec<Denial>,
     /// The layers of isolation that were in force.
     pub layers: Vec<Layer>,
+    /// What exactly these layers enforced.
+    pub digests: Digests,
+}
+
+/// The most that a pipeline had; none where this host does not count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Peaks {
+    /// Memory of all processes together, as in [`Usage::memory_peak_bytes`].
+    pub memory_bytes: u64,
+    /// Processes and threads at once, the sandbox's own two among them.
+    pub processes: Option<u64>,
+    /// User and system time of all processes.
+    pub cpu: Duration,
+    /// Bytes that all processes passed to writing calls: into files and pipes, and what the sandbox itself wrote to set
+    /// them up.
+    pub written_bytes: Option<u64>,
+}
+
+/// Digests of what was enforced: SHA-256, lower-case hex; none where the layer was not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Digests {
+    /// The filter of system calls, as the kernel got it: the instructions one after the other, native byte order.
+    pub filter: Option<String>,
+    /// The Landlock ruleset: a line for what it handles, and one for each rule, in the order of their paths.
+    pub ruleset: Option<String>,
+    /// The files shown: root of a Merkle tree over the path and digest of each. None for [`View::System`].
+    pub view: Option<String>,
+}
+
+/// Something that a pipeline tried and was denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// What denied it.
+    pub kind: DenialKind,
+    /// What it was: the name of a system call, a limit; never anything that the program wrote.
+    pub detail: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// What denied something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialKind {
+    /// The filter of system calls.
+    Seccomp,
+    /// The Landlock ruleset.
+    Landlock,
+    /// The limit on memory: the kernel killed processes.
+    Oom,
+    /// The limit on processes.
+    Pids,
+    /// A file system was full.
+    Disk,
+}
+
+impl DenialKind {
+    /// The name in data.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "landlock",
+            Self::Oom => "oom",
+            Self::Pids => "pids",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}: {} ({}x)",
+            self.kind.as_str(),
+            self.detail,
+            self.count
+        )
+    }
 }
 
 /// Why a pipeline ended.

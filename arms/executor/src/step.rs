@@ -13,7 +13,7 @@ use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
 use crate::policy::{Policy, RequestedLimits};
 use crate::sandbox::{
     Captured, Ending, HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError, StageExit,
-    Usage,
+    Usage, View,
 };
 use crate::workspace::{Workspace, WorkspacePath};
 
@@ -252,8 +252,16 @@ impl Executor {
         };
         let job = Job {
             workspace: workspace.path().to_owned(),
+            // Who goes round the list goes round what it lets be seen.
+            view: if is_unlisted {
+                View::System
+            } else {
+                View::Granted(stages.iter().map(|stage| stage.path.clone()).collect())
+            },
             stages,
-            stdin: command.stdin.clone(),
+            environment: Vec::new(),
+            cwd: None,
+            stdin: command.stdin.clone().map(String::into_bytes),
             redirect: command.redirect.clone(),
             limits,
             head_bytes,

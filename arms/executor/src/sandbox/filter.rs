@@ -7,6 +7,7 @@
 
 use nix::libc;
 use nix::libc::sock_filter;
+use sha2::{Digest, Sha256};
 
 use super::calls::{ALLOWED, AUDIT_ARCH, REFUSED};
 
@@ -175,6 +176,17 @@ pub(super) fn program() -> Vec<sock_filter> {
     }
     program.push(answer(UNKNOWN));
     program
+}
+
+/// SHA-256 of a filter as the kernel gets it, lower-case hex.
+pub(super) fn digest(program: &[sock_filter]) -> String {
+    let mut digest = Sha256::new();
+    for instruction in program {
+        digest.update(instruction.code.to_ne_bytes());
+        digest.update([instruction.jt, instruction.jf]);
+        digest.update(instruction.k.to_ne_bytes());
+    }
+    hex::encode(digest.finalize())
 }
 
 fn block(verdict: &Verdict) -> Vec<sock_filter> {

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use self::place::{Hierarchy, Version};
 use super::init::OUR_PROCESSES;
-use super::{Layer, Limits};
+use super::{Denial, DenialKind, Layer, Limits};
 
 /// What the launcher and the first process may use besides the programs.
 const OUR_BYTES: u64 = 8 << 20;
@@ -250,6 +250,27 @@ pub(super) struct Evidence {
     pub refused_processes: u64,
     /// The most memory that all processes had together, bytes.
     pub memory_peak_bytes: Option<u64>,
+    /// The most processes and threads at once.
+    pub processes_peak: Option<u64>,
+}
+
+impl Evidence {
+    /// What its limits denied.
+    pub(super) fn denials(&self) -> impl Iterator<Item = Denial> {
+        let denial = |kind, detail: &str, count| {
+            (count > 0).then(|| Denial {
+                kind,
+                detail: detail.to_owned(),
+                count,
+            })
+        };
+        [
+            denial(DenialKind::Oom, "memory", self.oom_kills),
+            denial(DenialKind::Pids, "processes", self.refused_processes),
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// The groups of one step, one in each hierarchy. Dropping it kills what is inside.
@@ -306,6 +327,7 @@ impl Group {
                     (Controller::Pids, _) => {
                         evidence.refused_processes =
                             member.count("pids.events", Some("max ")).unwrap_or(0);
+                        evidence.processes_peak = member.count("pids.peak", None);
                     }
                     (Controller::Cpu, _) => {}
                 }

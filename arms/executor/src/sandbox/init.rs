@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc;
@@ -22,22 +24,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, execve, ftruncate, pipe2, sethostname, setsid};
+use nix::unistd::{ForkResult, Pid, execve, fchdir, ftruncate, pipe2, sethostname, setsid};
 
+use super::environment::environment;
 use super::launcher::{During, SetupError};
 use super::protocol::{Order, Report, send};
 use super::view::{self, WORKSPACE};
-use super::{Layer, Limits, Program, StageExit, filter, landlock, syscall};
+use super::{Digests, Layer, Limits, Program, StageExit, filter, landlock, syscall};
 use crate::action::Redirect;
-use crate::workspace::open_beneath;
+use crate::workspace::{WorkspacePath, open_beneath};
 
-/// The whole environment of a program.
-const ENVIRONMENT: [&std::ffi::CStr; 4] = [
-    c"PATH=/usr/bin:/bin",
-    c"HOME=/work",
-    c"LANG=C.UTF-8",
-    c"TMPDIR=/tmp",
-];
 /// Bytes that a program may lock in memory.
 const LOCKED_BYTES: u64 = 64 << 10;
 /// The launcher and this process count as processes of the sandbox's user, too.
@@ -52,10 +48,10 @@ pub(super) fn main(
 ) -> ! {
     let report = match enclose(order, leash, &mut layers) {
         Err(SetupError(problem)) => Report::Unavailable(problem),
-        Ok(()) => {
+        Ok(digests) => {
             layers.sort_unstable();
             // Whatever can't be sent: the executor is gone, and so are we in a moment.
-            let _ = send(control, &Report::Ready(layers));
+            let _ = send(control, &Report::Ready { layers, digests });
             let started = watch_children().and_then(|children| Ok((start(order)?, children)));
             match started {
                 Err(SetupError(problem)) => Report::NotStarted(problem),
@@ -68,14 +64,15 @@ pub(super) fn main(
 }
 
 /// Everything between a fresh process and the moment when a program may be started.
-fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<(), SetupError> {
+fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<Digests, SetupError> {
+    let mut digests = Digests::default();
     prctl::set_pdeathsig(Signal::SIGKILL).during("tie the first process to the launcher")?;
     if is_cut(leash, PollTimeout::ZERO)? {
         return Err(SetupError("the launcher has ended".to_owned()));
     }
     setsid().during("leave the terminal")?;
     sethostname("sandbox").during("name the sandbox")?;
-    if view::enter(order.limits.tmp_bytes)?.has_proc {
+    if view::enter(order.shown.as_ref(), order.limits.tmp_bytes)?.has_proc {
         layers.push(Layer::PrivateProc);
     }
     syscall::drop_capabilities().during("drop all capabilities")?;
@@ -85,14 +82,19 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<()
         Layer::NoNewPrivileges,
         Layer::ResourceLimits,
     ]);
-    layers.extend(landlock::confine(order.degraded)?);
+    digests.ruleset = landlock::confine(order.shown.as_ref(), order.degraded)?;
+    layers.extend(digests.ruleset.is_some().then_some(Layer::Landlock));
     // Last: from here on, none of the calls above could be made.
-    match syscall::install_filter(&filter::program()) {
-        Ok(()) => layers.push(Layer::Seccomp),
+    let program = filter::program();
+    match syscall::install_filter(&program) {
+        Ok(()) => {
+            layers.push(Layer::Seccomp);
+            digests.filter = Some(filter::digest(&program));
+        }
         Err(Errno::ENOSYS | Errno::EINVAL) if order.degraded => {}
         Err(errno) => return Err(errno).during("filter system calls (seccomp)"),
     }
-    Ok(())
+    Ok(digests)
 }
 
 fn is_cut(leash: &OwnedFd, timeout: PollTimeout) -> Result<bool, SetupError> {
@@ -115,6 +117,10 @@ fn watch_children() -> Result<SignalFd, SetupError> {
 fn start(order: &Order) -> Result<Vec<Pid>, SetupError> {
     let mut stdin = standard_input(order.stdin.as_deref())?;
     let redirected = order.redirect.as_ref().map(open_redirect).transpose()?;
+    let environment = environment(&order.environment).map_err(SetupError)?;
+    if let Some(cwd) = &order.cwd {
+        enter_directory(cwd)?;
+    }
     let mut started = Vec::with_capacity(order.stages.len());
     for (index, program) in order.stages.iter().enumerate() {
         let is_last = index + 1 == order.stages.len();
@@ -131,7 +137,13 @@ fn start(order: &Order) -> Result<Vec<Pid>, SetupError> {
             let (read, write) = pipe2(OFlag::O_CLOEXEC).during("make a pipe")?;
             (Some(read), Some(write))
         };
-        started.push(spawn(program, &stdin, stdout.as_ref(), &order.limits)?);
+        started.push(spawn(
+            program,
+            &environment,
+            &stdin,
+            stdout.as_ref(),
+            &order.limits,
+        )?);
         if let Some(next) = next_stdin {
             stdin = next;
         }
@@ -139,8 +151,21 @@ fn start(order: &Order) -> Result<Vec<Pid>, SetupError> {
     Ok(started)
 }
 
-fn standard_input(text: Option<&str>) -> Result<OwnedFd, SetupError> {
-    let Some(text) = text else {
+/// The working directory of the stages. No link is followed, so it is one of the workspace.
+fn enter_directory(cwd: &WorkspacePath) -> Result<(), SetupError> {
+    let what = format!("enter {cwd}");
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let directory = open_beneath(workspace(&what)?, cwd.as_str(), flags, Mode::empty());
+    fchdir(directory.during(&what)?).during(&what)
+}
+
+fn workspace(what: &str) -> Result<OwnedFd, SetupError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(WORKSPACE, flags, Mode::empty()).during(what)
+}
+
+fn standard_input(encoded: Option<&str>) -> Result<OwnedFd, SetupError> {
+    let Some(encoded) = encoded else {
         return open(
             "/dev/null",
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
@@ -148,6 +173,9 @@ fn standard_input(text: Option<&str>) -> Result<OwnedFd, SetupError> {
         )
         .during("open /dev/null");
     };
+    let content = BASE64
+        .decode(encoded)
+        .map_err(|error| SetupError(format!("read stdin: {error}")))?;
     // A file in memory and not a pipe: nobody has to keep writing while the programs run. It lies on no mount of ours,
     // so it has to forbid being executed by itself; only kernels that have no filter either don't know how.
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -157,7 +185,7 @@ fn standard_input(text: Option<&str>) -> Result<OwnedFd, SetupError> {
         made => made,
     };
     let mut file = File::from(made.during("make stdin")?);
-    file.write_all(text.as_bytes())
+    file.write_all(&content)
         .and_then(|()| file.rewind())
         .during("fill stdin")?;
     let sealed = SealFlag::F_SEAL_SEAL
@@ -172,11 +200,6 @@ fn standard_input(text: Option<&str>) -> Result<OwnedFd, SetupError> {
 fn open_redirect(redirect: &Redirect) -> Result<OwnedFd, SetupError> {
     let path = &redirect.path;
     let what = format!("redirect to {path}");
-    let workspace = open(
-        WORKSPACE,
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    );
     let append = if redirect.append {
         OFlag::O_APPEND
     } else {
@@ -185,7 +208,7 @@ fn open_redirect(redirect: &Redirect) -> Result<OwnedFd, SetupError> {
     // O_NONBLOCK: opening a FIFO must not wait for its reader. Nothing is truncated before it is known to be a file.
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK | append;
     let mode = Mode::from_bits_truncate(0o644);
-    let file = open_beneath(workspace.during(&what)?, path.as_str(), flags, mode).during(&what)?;
+    let file = open_beneath(workspace(&what)?, path.as_str(), flags, mode).during(&what)?;
     let found = fstat(&file).during(&what)?;
     if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG
         || found.st_nlink != 1
@@ -203,6 +226,7 @@ fn open_redirect(redirect: &Redirect) -> Result<OwnedFd, SetupError> {
 /// Starts one program and returns once it has been executed, or with the reason why it could not be.
 fn spawn(
     program: &Program,
+    environment: &[CString],
     stdin: &OwnedFd,
     stdout: Option<&OwnedFd>,
     limits: &Limits,
@@ -219,7 +243,7 @@ fn spawn(
 
     match syscall::fork().during(&what)? {
         ForkResult::Child => {
-            let Err(errno) = become_program(&path, &argv, stdin, stdout, limits);
+            let Err(errno) = become_program(&path, &argv, environment, stdin, stdout, limits);
             let _ = nix::unistd::write(&report_failure, &(errno as i32).to_ne_bytes());
             syscall::exit_now(127)
         }
@@ -238,6 +262,7 @@ fn spawn(
 fn become_program(
     path: &CString,
     argv: &[CString],
+    environment: &[CString],
     stdin: &OwnedFd,
     stdout: Option<&OwnedFd>,
     limits: &Limits,
@@ -267,7 +292,7 @@ fn become_program(
         };
         setrlimit(resource, limit, hard)?;
     }
-    execve(path, argv, &ENVIRONMENT)
+    execve(path, argv, environment)
 }
 
 /// Waits for the stages, or for the launcher to let go, then kills and counts whatever is left.
@@ -317,6 +342,7 @@ fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd) -> Report {
         stages: exits,
         cpu_us,
         memory_peak_bytes,
+        denials: Vec::new(),
     }
 }
 

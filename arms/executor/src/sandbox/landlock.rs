@@ -2,7 +2,7 @@
 //! mount lets more through than it should.
 //!
 //! ```text
-//! /usr, /bin …      read, execute
+//! /usr, /bin …      read, execute; of what is granted singly only programs and interpreters are executed
 //! /work /tmp /dev/shm   read and write, and everything with names; execute nothing, make no device
 //! /dev/null …       read, write
 //! /proc             read
@@ -12,15 +12,19 @@
 //! No TCP port can be bound or connected to, and no process or abstract socket outside can be reached. The numbers are
 //! those of the kernel's `linux/landlock.h`.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use sha2::{Digest, Sha256};
 
+use super::closure::Shown;
 use super::launcher::{During, SetupError};
+use super::syscall;
 use super::view::{DEVICES, SYSTEM, WORKSPACE};
-use super::{Layer, syscall};
 
 /// The least version of the interface that will do: the first that knows of TCP (Linux 6.7).
 const FLOOR: i32 = 4;
@@ -48,15 +52,16 @@ const WRITABLE: u64 = ALL & !(EXECUTE | MAKE_CHAR | MAKE_BLOCK);
 const DEVICE: u64 = READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV;
 
 /// Confines this process and all that it starts to the view. Comes after the view has been entered, because it names its
-/// paths, and after `no_new_privs`. `None`: there is no Landlock that would do, and `degraded` goes without.
-pub(super) fn confine(degraded: bool) -> Result<Option<Layer>, SetupError> {
+/// paths, and after `no_new_privs`. Gives the digest of the ruleset in force; `None`: there is no Landlock that would do,
+/// and `degraded` goes without.
+pub(super) fn confine(shown: Option<&Shown>, degraded: bool) -> Result<Option<String>, SetupError> {
     let version = match syscall::landlock_version() {
         Ok(version) => version,
         Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => 0, // not built, or not switched on
         Err(errno) => return Err(errno).during("ask for Landlock"),
     };
     if version >= FLOOR {
-        return restrict(version, &rights()).map(|()| Some(Layer::Landlock));
+        return restrict(version, &rights(shown)).map(Some);
     }
     if degraded {
         return Ok(None);
@@ -66,42 +71,58 @@ pub(super) fn confine(degraded: bool) -> Result<Option<Layer>, SetupError> {
     )))
 }
 
-/// What is allowed, and where; everything else is not.
-fn rights() -> Vec<(String, u64)> {
-    // What is a link leads to a directory that is none; some hosts lack some.
-    let is_directory = |path: &String| {
-        Path::new(path)
-            .symlink_metadata()
-            .is_ok_and(|found| found.is_dir())
-    };
-    let system = SYSTEM.map(|name| format!("/{name}"));
-    let programs = system.into_iter().filter(is_directory);
-    let devices = DEVICES.map(|name| format!("/dev/{name}"));
-    // Where a host allows no new /proc, the directory is empty.
-    let readable = [("/", READ_DIR), ("/proc", READ_FILE | READ_DIR)];
-    programs
-        .map(|path| (path, PROGRAMS))
-        .chain(devices.map(|path| (path, DEVICE)))
-        .chain([WORKSPACE, "/tmp", "/dev/shm"].map(|path| (path.to_owned(), WRITABLE)))
-        .chain(readable.map(|(path, access)| (path.to_owned(), access)))
-        .collect()
+/// What is allowed, by path; everything else is not.
+fn rights(shown: Option<&Shown>) -> BTreeMap<PathBuf, u64> {
+    let devices = DEVICES.map(|name| (PathBuf::from(format!("/dev/{name}")), DEVICE));
+    let fixed = [
+        // Where a host allows no new /proc, the directory is empty.
+        ("/", READ_DIR),
+        ("/proc", READ_FILE | READ_DIR),
+        (WORKSPACE, WRITABLE),
+        ("/tmp", WRITABLE),
+        ("/dev/shm", WRITABLE),
+    ];
+    let fixed = fixed.map(|(path, access)| (PathBuf::from(path), access));
+    let mut rights: BTreeMap<PathBuf, u64> = fixed.into_iter().chain(devices).collect();
+    match shown {
+        None => rights.extend(system().map(|path| (path, PROGRAMS))),
+        Some(shown) => {
+            let directories = shown.directories.iter();
+            rights.extend(directories.map(|path| (path.clone(), READ_FILE | READ_DIR)));
+            let files = shown.files.iter();
+            rights.extend(files.map(|(path, execute)| {
+                let execute = if *execute { EXECUTE } else { 0 };
+                (path.clone(), READ_FILE | execute)
+            }));
+        }
+    }
+    rights
 }
 
-fn restrict(version: i32, rights: &[(String, u64)]) -> Result<(), SetupError> {
+/// The system's directories: what is a link leads to one of them, and some hosts lack some.
+fn system() -> impl Iterator<Item = PathBuf> {
+    let paths = SYSTEM.iter().map(|name| Path::new("/").join(name));
+    paths.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_dir()))
+}
+
+fn restrict(version: i32, rights: &BTreeMap<PathBuf, u64>) -> Result<String, SetupError> {
     let files = if version >= 5 { ALL | IOCTL_DEV } else { ALL };
     let scopes = if version >= 6 { SCOPES } else { 0 };
     let ruleset =
         syscall::landlock_ruleset(files, TCP, scopes).during("make a Landlock ruleset")?;
+    let mut digest = Sha256::new();
+    digest.update(format!("handled {files:#x} {TCP:#x} {scopes:#x}\n"));
     for (path, access) in rights {
-        open(
-            path.as_str(),
-            OFlag::O_PATH | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .and_then(|place| syscall::landlock_allow(&ruleset, &place, access & files))
-        .during(&format!("allow {path} (Landlock)"))?;
+        let access = access & files;
+        open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+            .and_then(|place| syscall::landlock_allow(&ruleset, &place, access))
+            .during(&format!("allow {} (Landlock)", path.display()))?;
+        digest.update(format!("{access:#x} "));
+        digest.update(path.as_os_str().as_bytes());
+        digest.update("\n");
     }
-    syscall::landlock_restrict(&ruleset).during("confine by Landlock")
+    syscall::landlock_restrict(&ruleset).during("confine by Landlock")?;
+    Ok(hex::encode(digest.finalize()))
 }
 
 #[cfg(test)]
@@ -127,7 +148,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut rights = rights_of_the_system();
-        rights.push((writable.path().to_str().unwrap().to_owned(), WRITABLE));
+        rights.insert(writable.path().to_owned(), WRITABLE);
 
         let confined = std::thread::spawn(move || {
             let refused = |result: std::io::Result<()>| {
@@ -158,12 +179,9 @@ mod tests {
         assert_eq!(after, [false, false, true, true, true, true, true, true]);
     }
 
-    fn rights_of_the_system() -> Vec<(String, u64)> {
-        let exist = |(path, _): &(String, u64)| Path::new(path).exists();
-        let writable = |(_, access): &(String, u64)| *access == WRITABLE;
-        rights()
-            .into_iter()
-            .filter(|right| exist(right) && !writable(right))
-            .collect()
+    fn rights_of_the_system() -> BTreeMap<PathBuf, u64> {
+        let mut rights = rights(None);
+        rights.retain(|path, access| path.exists() && *access != WRITABLE);
+        rights
     }
 }

@@ -6,6 +6,7 @@
 //! killed; when the first process has ended, the kernel has emptied the process id namespace, and the launcher says so.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -67,7 +68,7 @@ pub fn main() -> ExitCode {
         .during("read the order")
         .and_then(|order| launch(&order, &control))
     {
-        Ok(()) => send(&control, &Report::Gone),
+        Ok(written_bytes) => send(&control, &Report::Gone { written_bytes }),
         Err(SetupError(problem)) => send(&control, &Report::Unavailable(problem)),
     };
     if told.is_ok() {
@@ -79,7 +80,7 @@ pub fn main() -> ExitCode {
 
 /// The order is the security argument: nothing that comes later may rely on a privilege given up earlier, and the
 /// sandbox's first process is born with all namespaces around it.
-fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
+fn launch(order: &Order, control: &UnixStream) -> Result<Option<u64>, SetupError> {
     let mut layers = vec![
         Layer::UserNamespace,
         Layer::MountNamespace,
@@ -110,6 +111,8 @@ fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
     )
     .during("make the namespaces (unshare)")?;
     map_ids(uid, gid)?;
+    // Opened while it is ours: what is closed to other processes can't open its own any more.
+    let account = fs::File::open("/proc/self/io").ok();
     // Other processes of the same user on the host may not trace this one, nor what it becomes.
     prctl::set_dumpable(false).during("close the launcher")?;
     die_with(order.parent)?;
@@ -134,7 +137,8 @@ fn launch(order: &Order, control: &UnixStream) -> Result<(), SetupError> {
             syscall::install(&null, 1)
                 .and_then(|()| syscall::install(&null, 2))
                 .during("leave the outputs")?;
-            watch(child, control, leash)
+            watch(child, control, leash)?;
+            Ok(account.and_then(|account| written(&account)))
         }
     }
 }
@@ -154,6 +158,15 @@ fn become_ordinary_user(identity: Option<(u32, u32)>) -> Result<(), SetupError> 
         return Err(SetupError("the sandbox's user must not be root".to_owned()));
     }
     Ok(())
+}
+
+/// Bytes that this process, and all that ended below it, have passed to writing calls (proc_pid_io(5)); some kernels
+/// don't count.
+fn written(mut account: &fs::File) -> Option<u64> {
+    let mut text = String::new();
+    account.read_to_string(&mut text).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line?.trim().parse().ok()
 }
 
 fn map_ids(uid: Uid, gid: Gid) -> Result<(), SetupError> {

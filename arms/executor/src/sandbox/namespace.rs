@@ -9,6 +9,8 @@ use std::process::Stdio;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::future::BoxFuture;
 use nix::unistd::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -23,10 +25,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::capture::{Allowance, Captured, drain};
+use super::closure::{Closures, Shown};
 use super::group::{Group, Groups};
 use super::launcher::SUBCOMMAND;
 use super::protocol::{Order, Report, encode};
-use super::{Ending, Job, Layer, Run, Sandbox, SandboxError, StageExit, Usage};
+use super::{
+    Digests, Ending, Job, Layer, Peaks, Run, Sandbox, SandboxError, StageExit, Usage, View,
+};
 use crate::workspace::Owner;
 
 /// How long the set-up may take; some milliseconds on a quiet machine.
@@ -43,6 +48,7 @@ pub struct Namespace {
     identity: Option<(u32, u32)>,
     degraded: bool,
     groups: Arc<Groups>,
+    closures: Arc<Closures>,
     spawner: Spawner,
 }
 
@@ -64,6 +70,7 @@ impl Namespace {
             identity,
             degraded: false,
             groups: Arc::new(Groups::find()),
+            closures: Arc::default(),
             spawner: Spawner::start()?,
         })
     }
@@ -77,6 +84,13 @@ impl Namespace {
     }
 
     async fn run_job(&self, job: Job, cancel: &CancellationToken) -> Result<Run, SandboxError> {
+        let (shown, view) = match self.show(&job.view).await {
+            Ok(found) => found,
+            Err(error) => {
+                let ending = Ending::NotStarted(format!("show its programs: {error}"));
+                return Ok(unreported(ending, Vec::new()));
+            }
+        };
         let Launched {
             mut child,
             reports,
@@ -84,7 +98,7 @@ impl Namespace {
             stdout,
             stderr,
             group,
-        } = self.launch(&job).await.map_err(unavailable)?;
+        } = self.launch(&job, shown).await.map_err(unavailable)?;
         let allowance = Allowance::new(job.limits.output_bytes);
         let stop_draining = CancellationToken::new();
         let _stop_at_the_end = stop_draining.clone().drop_guard();
@@ -120,12 +134,20 @@ impl Namespace {
             let problem = format!("its control group could not be emptied: {error}");
             return Err(SandboxError::Lost(problem));
         }
+        outcome.digests.view = view;
         outcome.layers.extend(group_layers);
         outcome.layers.sort_unstable();
         outcome.refused_processes = evidence.refused_processes;
         if let Some(peak) = evidence.memory_peak_bytes {
             outcome.usage.memory_peak_bytes = peak;
         }
+        outcome.peaks = Peaks {
+            memory_bytes: outcome.usage.memory_peak_bytes,
+            processes: evidence.processes_peak,
+            cpu: outcome.usage.cpu,
+            ..outcome.peaks
+        };
+        outcome.denials.extend(evidence.denials());
         if !matches!(status, Ok(Ok(status)) if status.success()) {
             return Err(SandboxError::Lost(
                 "the launcher did not end as it should".to_owned(),
@@ -151,7 +173,19 @@ impl Namespace {
         })
     }
 
-    async fn launch(&self, job: &Job) -> io::Result<Launched> {
+    /// What is shown of the host, and the digest of it; none: its system directories.
+    async fn show(&self, view: &View) -> io::Result<(Option<Shown>, Option<String>)> {
+        let View::Granted(granted) = view else {
+            return Ok((None, None));
+        };
+        let (closures, granted) = (Arc::clone(&self.closures), granted.clone());
+        // Files are read on a thread that may block.
+        let resolved = tokio::task::spawn_blocking(move || closures.resolve(&granted)).await;
+        let (shown, digest) = resolved.map_err(io::Error::other)??;
+        Ok((Some(shown), Some(digest)))
+    }
+
+    async fn launch(&self, job: &Job, shown: Option<Shown>) -> io::Result<Launched> {
         let (ours, theirs) = StdUnixStream::pair()?;
         let (stdout, stdout_end) = io::pipe()?;
         let (stderr, stderr_end) = io::pipe()?;
@@ -186,8 +220,11 @@ impl Namespace {
         let order = Order {
             parent: std::process::id().cast_signed(),
             identity: self.identity,
+            shown,
             stages: job.stages.clone(),
-            stdin: job.stdin.clone(),
+            environment: job.environment.clone(),
+            cwd: job.cwd.clone(),
+            stdin: job.stdin.as_ref().map(|content| BASE64.encode(content)),
             redirect: job.redirect.clone(),
             limits: self.groups.remainder(&job.limits),
             degraded: self.degraded,
@@ -237,7 +274,10 @@ fn unreported(ending: Ending, layers: Vec<Layer>) -> Run {
         stderr: Captured::empty(),
         usage: Usage::default(),
         refused_processes: 0,
+        peaks: Peaks::default(),
+        denials: Vec::new(),
         layers,
+        digests: Digests::default(),
     }
 }
 
@@ -257,7 +297,11 @@ impl Session {
         cancel: &CancellationToken,
         too_much_output: &CancellationToken,
     ) -> Result<Run, SandboxError> {
-        let mut run = unreported(Ending::Completed, self.set_up().await?);
+        let (layers, digests) = self.set_up().await?;
+        let mut run = Run {
+            digests,
+            ..unreported(Ending::Completed, layers)
+        };
         let started = Instant::now();
         let mut confirmed_by = None;
         loop {
@@ -265,7 +309,8 @@ impl Session {
             tokio::select! {
                 biased;
                 report = self.report() => match report? {
-                    Report::Ended { stages, cpu_us, memory_peak_bytes } => {
+                    Report::Ended { stages, cpu_us, memory_peak_bytes, denials } => {
+                        run.denials = denials;
                         run.stages = stages.into_iter().map(|exit| exit.unwrap_or(StageExit::Signal(9))).collect();
                         run.usage = Usage {
                             duration: started.elapsed(),
@@ -277,9 +322,12 @@ impl Session {
                         run.usage.duration = started.elapsed();
                         self.ending.get_or_insert(Ending::NotStarted(problem));
                     }
-                    Report::Gone => break,
+                    Report::Gone { written_bytes } => {
+                        run.peaks.written_bytes = written_bytes;
+                        break;
+                    }
                     Report::Unavailable(problem) => return Err(SandboxError::Lost(problem)),
-                    Report::Ready(_) => return Err(SandboxError::Lost("the launcher started twice".to_owned())),
+                    Report::Ready { .. } => return Err(SandboxError::Lost("the launcher started twice".to_owned())),
                 },
                 () = cancel.cancelled(), if self.hang_up.is_some() => self.hang_up(Ending::Cancelled),
                 () = too_much_output.cancelled(), if self.hang_up.is_some() => self.hang_up(Ending::OutputLimit),
@@ -299,9 +347,9 @@ impl Session {
         Ok(run)
     }
 
-    async fn set_up(&mut self) -> Result<Vec<Layer>, SandboxError> {
+    async fn set_up(&mut self) -> Result<(Vec<Layer>, Digests), SandboxError> {
         match timeout(SETUP_TIME, self.report()).await {
-            Ok(Ok(Report::Ready(layers))) => Ok(layers),
+            Ok(Ok(Report::Ready { layers, digests })) => Ok((layers, digests)),
             Ok(Ok(Report::Unavailable(problem))) => Err(SandboxError::Unavailable(problem)),
             Ok(Ok(other)) => Err(SandboxError::Lost(format!(
                 "the launcher said {other:?} before it was ready"

@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Layer, Limits, Program, StageExit};
+use super::closure::Shown;
+use super::{Denial, Digests, Layer, Limits, Program, StageExit};
 use crate::action::Redirect;
+use crate::workspace::WorkspacePath;
 
 /// Bytes of one message, at most: an action is at most 256 KiB, and JSON may need six bytes for one.
 const MAX_MESSAGE_BYTES: u64 = 4 << 20;
@@ -19,7 +21,12 @@ pub(super) struct Order {
     pub parent: i32,
     /// User and group on the host to become first; none: stay who we are, which is not root.
     pub identity: Option<(u32, u32)>,
+    /// What to show of the host; none: its system directories.
+    pub shown: Option<Shown>,
     pub stages: Vec<Program>,
+    pub environment: Vec<(String, String)>,
+    pub cwd: Option<WorkspacePath>,
+    /// In base64.
     pub stdin: Option<String>,
     pub redirect: Option<Redirect>,
     pub limits: Limits,
@@ -34,7 +41,10 @@ pub(super) enum Report {
     /// A step of the set-up failed; nothing was started.
     Unavailable(String),
     /// The set-up is complete; the programs start now.
-    Ready(Vec<Layer>),
+    Ready {
+        layers: Vec<Layer>,
+        digests: Digests,
+    },
     /// The programs could not be started as asked.
     NotStarted(String),
     /// No program is left.
@@ -42,9 +52,10 @@ pub(super) enum Report {
         stages: Vec<Option<StageExit>>,
         cpu_us: u64,
         memory_peak_bytes: u64,
+        denials: Vec<Denial>,
     },
-    /// The process id namespace is empty: nothing of the step is left.
-    Gone,
+    /// The process id namespace is empty: nothing of the step is left. Bytes that its processes had written.
+    Gone { written_bytes: Option<u64> },
 }
 
 pub(super) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {

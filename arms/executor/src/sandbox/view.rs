@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! /            tmpfs, read-only
-//! /usr /bin /lib* /sbin   the host's, read-only, no set-id, no devices (links where the host has links)
+//! /usr /bin /lib* /sbin   what is granted of the host's: single files and directories, or all of them; read-only, no set-id,
+//!              no devices (links where the host has links)
 //! /work        the task's workspace, read-write, nothing in it can be executed
 //! /tmp /dev/shm   tmpfs of limited size, nothing in them can be executed
 //! /dev         null zero full random urandom, and links to the standard streams
@@ -13,13 +14,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, pivot_root};
 
+use super::closure::Shown;
 use super::launcher::{During, SetupError};
 use super::syscall::restrict_mount;
 
@@ -38,20 +40,21 @@ const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
 const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 /// What could be had of the view.
-pub(super) struct View {
+pub(super) struct Entered {
     /// `/proc` is there. Hosts that hide parts of their own `/proc` (containers) allow no new one.
     pub has_proc: bool,
 }
 
 /// Replaces the process's whole file system by the view. The workspace is the working directory, before and after.
-pub(super) fn enter(tmp_bytes: u64) -> Result<View, SetupError> {
+pub(super) fn enter(shown: Option<&Shown>, tmp_bytes: u64) -> Result<Entered, SetupError> {
     umask(Mode::from_bits_truncate(0o022));
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .during("detach from the host's mounts")?;
-    tmpfs(BASE, "size=1m,nr_inodes=256,mode=755")?;
-    for name in SYSTEM {
-        show_system_directory(name)?;
+    tmpfs(BASE, "size=4m,nr_inodes=4096,mode=755")?;
+    match shown {
+        Some(shown) => show(shown)?,
+        None => SYSTEM.into_iter().try_for_each(show_system_directory)?,
     }
     // "." and not its path: the way to it may be closed to the user that we are now.
     bind(".", &inside(WORKSPACE))?;
@@ -69,7 +72,7 @@ pub(super) fn enter(tmp_bytes: u64) -> Result<View, SetupError> {
     umount2(".", MntFlags::MNT_DETACH).during("take off the old root")?;
     restrict_mount("/", READ_ONLY | NO_SETID | NO_DEVICES | NO_EXEC, false).during("restrict /")?;
     chdir(WORKSPACE).during("enter the workspace")?;
-    Ok(View { has_proc })
+    Ok(Entered { has_proc })
 }
 
 fn inside(path: &str) -> String {
@@ -116,6 +119,41 @@ fn show_system_directory(name: &str) -> Result<(), SetupError> {
         }
         Err(_) => Ok(()), // not every host has all of them
     }
+}
+
+/// Shows single files, and directories whole. What lies in such a directory is there already.
+fn show(shown: &Shown) -> Result<(), SetupError> {
+    let parent = |path: &Path| {
+        let parent = inside_path(path.parent().unwrap_or(path));
+        fs::create_dir_all(&parent).during(&path.display().to_string())
+    };
+    let restrict = |path: &Path| {
+        let target = inside_path(path);
+        restrict_mount(&target, READ_ONLY | NO_SETID | NO_DEVICES, true)
+            .during(&format!("restrict {}", path.display()))
+    };
+    for path in &shown.directories {
+        parent(path)?;
+        bind(&path.to_string_lossy(), &inside_path(path))?;
+        restrict(path)?;
+    }
+    let outside = |path: &&PathBuf| !shown.covers(path);
+    for path in shown.files.keys().filter(outside) {
+        parent(path)?;
+        let target = inside_path(path);
+        fs::write(&target, "").during(&target)?;
+        bind(&path.to_string_lossy(), &target)?;
+        restrict(path)?;
+    }
+    for path in shown.links.keys().filter(outside) {
+        parent(path)?;
+        symlink(&shown.links[path], inside_path(path)).during(&path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn inside_path(path: &Path) -> String {
+    inside(&path.to_string_lossy())
 }
 
 fn show_devices(shm_options: &str) -> Result<(), SetupError> {

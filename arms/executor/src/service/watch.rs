@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::sandbox::{Ending, Job, Layer, Limits, Program, Sandbox, SandboxError, gaps};
+use crate::sandbox::{Ending, Job, Layer, Limits, Program, Sandbox, SandboxError, View, gaps};
 use crate::workspace::Workspaces;
 
 /// What the trial may use.
@@ -84,10 +84,13 @@ impl SandboxWatch {
             .map_err(|error| format!("no workspace can be made: {error}"))?;
         let job = Job {
             workspace: scratch.path().to_owned(),
+            view: View::Granted(vec!["/usr/bin/true".into()]),
             stages: vec![Program {
                 path: "/usr/bin/true".into(),
                 argv: vec!["true".to_owned()],
             }],
+            environment: Vec::new(),
+            cwd: None,
             stdin: None,
             redirect: None,
             limits: LIMITS,

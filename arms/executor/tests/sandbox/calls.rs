@@ -199,7 +199,7 @@ async fn a_file_in_memory_can_not_be_executed() {
         "-c",
         "chmod 700 /proc/self/fd/0; exec /proc/self/fd/0",
     ]]);
-    job.stdin = Some("#!/usr/bin/echo RAN".to_owned());
+    job.stdin = Some(b"#!/usr/bin/echo RAN".to_vec());
     let run = bench.run_job(job).await.unwrap();
     assert_eq!(
         (stdout(&run).as_str(), run.stages),

@@ -8,6 +8,7 @@ mod limits;
 mod outputs;
 mod survivors;
 mod tools;
+mod view;
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,9 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, geteuid};
 use octollm_executor::action::Redirect;
 use octollm_executor::sandbox::namespace::Namespace;
-use octollm_executor::sandbox::{HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError};
+use octollm_executor::sandbox::{
+    HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError, View,
+};
 use octollm_executor::workspace::{Owner, Workspace, Workspaces};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +65,10 @@ impl Bench {
     fn job(&self, stages: &[&[&str]]) -> Job {
         Job {
             workspace: self.workspace.path().to_owned(),
+            view: View::System,
             stages: stages.iter().map(|argv| program(argv)).collect(),
+            environment: Vec::new(),
+            cwd: None,
             stdin: None,
             redirect: None,
             limits: self.limits,

@@ -9,7 +9,7 @@ use super::*;
 async fn a_pipeline_is_wired_without_a_shell() {
     let bench = Bench::new();
     let mut job = bench.job(&[&["sort", "-r"], &["head", "-n", "2"], &["tr", "a-z", "A-Z"]]);
-    job.stdin = Some("b\nd\na\nc\n".to_owned());
+    job.stdin = Some(b"b\nd\na\nc\n".to_vec());
     let run = bench.run_job(job).await.unwrap();
     assert_eq!(stdout(&run), "D\nC\n");
     assert_eq!(run.stages, [StageExit::Code(0); 3]);
@@ -59,7 +59,7 @@ async fn stdin_is_given_whole_or_empty() {
     assert_eq!(stdout(&bench.run(&["wc", "-c"]).await), "0\n");
     let mut job = bench.job(&[&["sha256sum"]]);
     let input = "ü\u{1}\n".repeat(16_384);
-    job.stdin = Some(input.clone());
+    job.stdin = Some(input.clone().into_bytes());
     let run = bench.run_job(job).await.unwrap();
     assert!(stdout(&run).starts_with(&hex::encode(Sha256::digest(input))));
 }
@@ -74,7 +74,7 @@ async fn a_redirect_replaces_or_appends() {
         ("3\n", true, "2\n3\n"),
     ] {
         let mut job = bench.job(&[&["cat"]]);
-        job.stdin = Some(content.to_owned());
+        job.stdin = Some(content.into());
         job.redirect = Some(redirect("out.txt", append));
         let run = bench.run_job(job).await.unwrap();
         assert_eq!((run.ending, run.stdout.bytes), (Ending::Completed, 0));
