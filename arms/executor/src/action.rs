@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::criterion::Criterion;
+use crate::http;
 use crate::workspace::WorkspacePath;
 
 /// Stages of a pipeline, at most.
@@ -36,6 +37,8 @@ pub enum Action {
     Command(Command),
     /// Change one path of the workspace.
     File(FileChange),
+    /// Make one request.
+    Http(http::Request),
     /// Check machine criteria.
     Check(Check),
 }
@@ -57,7 +60,7 @@ impl Action {
                     )));
                 }
             }
-            Self::File(_) => {}
+            Self::File(_) | Self::Http(_) => {}
         }
         Ok(action)
     }

@@ -127,6 +127,12 @@ pub struct Verdict {
 }
 
 impl Criterion {
+    /// Whether it decides about exit codes.
+    #[must_use]
+    pub fn is_exit_code(&self) -> bool {
+        matches!(self, Self::ExitCode { .. })
+    }
+
     /// The step whose recorded output the criterion reads.
     #[must_use]
     pub fn step(&self) -> Option<&str> {

@@ -10,6 +10,7 @@ pub mod action;
 pub mod capability;
 pub mod criterion;
 pub mod exec;
+pub mod http;
 pub mod policy;
 pub mod report;
 pub mod sandbox;

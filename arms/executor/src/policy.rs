@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::action::Command;
+use crate::http::Hosts;
 use crate::sandbox::{Limits, Program};
 
 /// The policy that comes with the executor.
@@ -197,6 +198,8 @@ struct PolicyFile {
     limits: Backstops,
     maximum: Maximum,
     commands: BTreeMap<String, Rule>,
+    #[serde(default)]
+    http: Hosts,
 }
 
 /// What the executor may run.
@@ -268,6 +271,12 @@ impl Policy {
     /// Names of the commands that are offered, sorted.
     pub fn commands(&self) -> impl Iterator<Item = &str> {
         self.file.commands.keys().map(String::as_str)
+    }
+
+    /// Hosts that steps may speak to.
+    #[must_use]
+    pub fn hosts(&self) -> &Hosts {
+        &self.file.http
     }
 
     /// Maps each stage of a pipeline to the program that may run.

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use octollm_events::carrier::{ErrorCode, Step};
+use octollm_events::carrier::{Effect, ErrorCode, Step};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::{Action, Command, FileChange};
+use crate::action::{Action, Command, FileChange, FileOp, Mode};
 use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
+use crate::http::{Caps, FetchError, Fetcher, Request};
 use crate::policy::{Policy, RequestedLimits};
 use crate::sandbox::{
     Captured, Ending, HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError, StageExit,
@@ -22,6 +23,9 @@ const CHECKED_FILE_BYTES: usize = 1 << 20;
 /// "CPU time limit exceeded" and "file size limit exceeded" (signal(7); the same numbers on x86-64 and AArch64).
 const SIGXCPU: u8 = 24;
 const SIGXFSZ: u8 = 25;
+
+/// The exit code of a request whose answer is an error.
+const REFUSED: u8 = 22;
 
 /// What became of a step.
 #[derive(Debug, Clone)]
@@ -105,6 +109,7 @@ pub struct Assignment {
     action: Action,
     acceptance: Vec<Criterion>,
     limits: RequestedLimits,
+    effect: Effect,
     circumstances: Circumstances,
 }
 
@@ -134,6 +139,8 @@ impl Assignment {
             action,
             acceptance: Vec::new(),
             limits,
+            // Nobody tries it again, so nothing may be taken for repeatable.
+            effect: Effect::SideEffecting,
             circumstances,
         }
     }
@@ -156,6 +163,7 @@ impl Assignment {
                 step.limits.memory_bytes,
                 step.limits.output_bytes,
             ),
+            effect: step.effect,
             circumstances: Circumstances::default(),
         })
     }
@@ -174,7 +182,7 @@ impl Assignment {
     fn criteria(&self) -> impl Iterator<Item = &Criterion> {
         let own: &[Criterion] = match &self.action {
             Action::Check(check) => &check.criteria,
-            Action::Command(_) | Action::File(_) => &[],
+            Action::Command(_) | Action::File(_) | Action::Http(_) => &[],
         };
         own.iter().chain(&self.acceptance)
     }
@@ -193,13 +201,25 @@ pub type Recorded = HashMap<String, Evidence>;
 pub struct Executor {
     policy: Policy,
     sandbox: Arc<dyn Sandbox>,
+    fetcher: Fetcher,
 }
 
 impl Executor {
     /// An executor of this policy over this sandbox.
     #[must_use]
     pub fn new(policy: Policy, sandbox: Arc<dyn Sandbox>) -> Self {
-        Self { policy, sandbox }
+        Self {
+            policy,
+            sandbox,
+            fetcher: Fetcher::default(),
+        }
+    }
+
+    /// Makes requests by `fetcher` instead.
+    #[must_use]
+    pub fn with_fetcher(mut self, fetcher: Fetcher) -> Self {
+        self.fetcher = fetcher;
+        self
     }
 
     /// Runs a step to its end; never fails, the outcome says what did. When this returns, no process of it is left.
@@ -221,11 +241,72 @@ impl Executor {
                     .await
             }
             Action::File(change) => file(change.clone(), &workspace, started).await,
+            Action::Http(request) => {
+                self.request(request, &assignment, limits, &workspace, cancel)
+                    .await
+            }
             Action::Check(_) => Outcome::done(started),
         };
         match outcome.failure {
             Some(_) => outcome,
             None => check(outcome, assignment, workspace, recorded).await,
+        }
+    }
+
+    async fn request(
+        &self,
+        request: &Request,
+        assignment: &Assignment,
+        limits: Limits,
+        workspace: &Arc<Workspace>,
+        cancel: &CancellationToken,
+    ) -> Outcome {
+        let started = Instant::now();
+        let caps = Caps {
+            wall: limits.wall,
+            bytes: match request.save {
+                Some(_) => limits.file_bytes,
+                None => limits.output_bytes,
+            },
+        };
+        let hosts = self.policy.hosts();
+        let fetched = match self.fetcher.fetch(request, hosts, caps, cancel).await {
+            Ok(fetched) => fetched,
+            Err(error) => return Outcome::refused(unanswered(&error, request, assignment.effect)),
+        };
+        let shown = match request.save {
+            Some(_) => &[],
+            None => fetched.body.as_slice(),
+        };
+        let head_bytes = assignment.circumstances.head_bytes;
+        let output = (
+            Captured::of(shown, head_bytes),
+            Captured::of(fetched.head.as_bytes(), head_bytes),
+        );
+        if let Some(path) = &request.save {
+            let op = FileOp::Write {
+                content: fetched.body,
+                mode: Mode::FILE,
+            };
+            let path = path.clone();
+            let saved = file(FileChange { path, op }, workspace, started).await;
+            if saved.failure.is_some() {
+                return saved;
+            }
+        }
+        // As curl says it with --fail: 22 is an answer that is an error.
+        let exit = StageExit::Code(if fetched.status < 400 { 0 } else { REFUSED });
+        let is_judged = assignment.acceptance.iter().any(Criterion::is_exit_code);
+        let failure = (!exit.is_success() && !is_judged).then(|| {
+            let status = fetched.status;
+            let message = format!("the answer's status is {status}; read the output");
+            Failure::new(ErrorCode::StepFailed, message)
+        });
+        Outcome {
+            failure,
+            exit: Some(exit),
+            output: Some(output),
+            ..Outcome::done(started)
         }
     }
 
@@ -277,6 +358,21 @@ impl Executor {
             }
         }
     }
+}
+
+/// What a request without an answer comes to. One that may have had its effect is left to a person.
+fn unanswered(error: &FetchError, request: &Request, effect: Effect) -> Failure {
+    let is_unknown = effect == Effect::SideEffecting && !request.method.is_safe();
+    let code = match error {
+        FetchError::Denied(reason) => return Failure::denied(reason.clone()),
+        FetchError::Unreachable(_) => ErrorCode::StepFailed,
+        FetchError::TooLarge(_) => ErrorCode::OutputLimit,
+        FetchError::Cancelled => ErrorCode::Cancelled,
+        FetchError::Lost(_) | FetchError::TimedOut(_) if is_unknown => ErrorCode::UnknownOutcome,
+        FetchError::Lost(_) => ErrorCode::StepFailed,
+        FetchError::TimedOut(_) => ErrorCode::Timeout,
+    };
+    Failure::new(code, format!("{} {error}", request.method))
 }
 
 /// Reads the end of a pipeline. The last stage decides, as in a shell; earlier ones that failed are named.
@@ -368,13 +464,7 @@ fn judge_exit(
         )),
         StageExit::Code(0) => None,
         // The acceptance criteria decide about other exit codes where they speak of them.
-        StageExit::Code(_)
-            if acceptance
-                .iter()
-                .any(|one| matches!(one, Criterion::ExitCode { .. })) =>
-        {
-            None
-        }
+        StageExit::Code(_) if acceptance.iter().any(Criterion::is_exit_code) => None,
         StageExit::Code(_) | StageExit::Signal(_) => {
             let failed = stages
                 .iter()

@@ -210,6 +210,28 @@ class FileAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="file
     mode: str | UnsetType = UNSET
 
 
+class Method(StrEnum):
+    GET = "GET"
+    HEAD = "HEAD"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+
+
+class HttpAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="http"):
+    """
+    Make one request, from outside of the sandbox: only to hosts and by methods that the executor's policy names.
+    """
+
+    method: Method
+    url: str
+    headers: Annotated[dict[str, str], Meta(max_length=32)] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    base64: str | UnsetType = UNSET
+    save: WorkspacePath | UnsetType = UNSET
+
+
 class CheckAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="check"):
     """
     Check machine criteria.
@@ -608,7 +630,7 @@ class CommandAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="c
 
 
 Action: TypeAlias = Annotated[
-    CommandAction | FileAction | CheckAction,
+    CommandAction | FileAction | HttpAction | CheckAction,
     Meta(description="What a step does.", title="Action"),
 ]
 

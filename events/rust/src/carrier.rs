@@ -54,6 +54,7 @@ pub(crate) const FACTS: &[(&str, u32)] = &[
 pub enum Action {
     Command(CommandAction),
     File(FileAction),
+    Http(HttpAction),
     Check(CheckAction),
 }
 
@@ -454,6 +455,58 @@ impl FindingSeverity {
 }
 
 impl fmt::Display for FindingSeverity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Make one request, from outside of the sandbox: only to hosts and by methods that the executor's policy names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAction {
+    pub method: HttpActionMethod,
+    /// Of the form https://host/path, without user and password.
+    pub url: String,
+    /// Content as base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// What is asked for and sent, such as accept and content-type; no credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Map<String, Value>>,
+    /// The file that the answer's content goes to, instead of the output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save: Option<WorkspacePath>,
+    /// Content as UTF-8 text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum HttpActionMethod {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl HttpActionMethod {
+    /// As it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl fmt::Display for HttpActionMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -7,6 +7,7 @@ from octollm.events.carrier import (
     CheckAction,
     CommandAction,
     FileAction,
+    HttpAction,
     PlanFailed,
     PlanRequested,
     StepDispatched,
@@ -103,12 +104,14 @@ def _again(attempt: int) -> str:
     return f" (attempt {attempt})" if attempt > 1 else ""
 
 
-def act(action: CommandAction | FileAction | CheckAction) -> str:
+def act(action: CommandAction | FileAction | HttpAction | CheckAction) -> str:
     """What a step does, as one would type it."""
     match action:
         case CommandAction():
             return " | ".join(" ".join(stage) for stage in action.pipeline)
         case FileAction():
             return f"{action.op.value} {action.path}"
+        case HttpAction():
+            return f"{action.method.value} {action.url}"
         case CheckAction():
             return f"check {len(action.criteria)} criteria"

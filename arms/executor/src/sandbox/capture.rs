@@ -32,7 +32,15 @@ impl Captured {
     /// Nothing was written.
     #[must_use]
     pub fn empty() -> Self {
-        Recorder::new(0).finish()
+        Self::of(&[], 0)
+    }
+
+    /// What is kept of an output that is known whole, with so many bytes of its start.
+    #[must_use]
+    pub fn of(output: &[u8], head_bytes: usize) -> Self {
+        let mut recorder = Recorder::new(head_bytes);
+        recorder.record(output);
+        recorder.finish()
     }
 
     /// Whether bytes between head and tail were left out.

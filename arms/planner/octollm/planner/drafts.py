@@ -14,6 +14,8 @@ from octollm.events.carrier import (
     CheckAction,
     CommandAction,
     Effect,
+    FileAction,
+    HttpAction,
     Limits,
     LimitsDraft,
     Op,
@@ -55,7 +57,9 @@ def title_of(action: Action) -> str:
         case CheckAction():
             count = len(action.criteria)
             title = "Check one criterion" if count == 1 else f"Check {count} criteria"
-        case _:
+        case HttpAction():
+            title = f"{action.method.value} {action.url}"
+        case FileAction():
             title = f"{_VERBS[action.op]} {action.path}"
     return title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 1] + "…"
 

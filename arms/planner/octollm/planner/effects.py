@@ -1,6 +1,8 @@
 """The effect class of an action, derived from what it does: a model's word for it is not needed."""
 
-from octollm.events.carrier import Action, CheckAction, CommandAction, Effect, FileAction, Op
+from msgspec import UNSET
+
+from octollm.events.carrier import Action, CheckAction, CommandAction, Effect, FileAction, HttpAction, Method, Op
 from octollm.planner.programs import PROGRAMS
 
 # Running these again does something else: what was moved or removed is gone.
@@ -8,6 +10,14 @@ _ONCE = frozenset({"mv", "rm"})
 # Running these again leaves the workspace as it was after the first time.
 _REPEATABLE = frozenset({"cp", "mkdir", "tee", "touch"})
 _PURE = frozenset(PROGRAMS) - _ONCE - _REPEATABLE
+
+# Safe and idempotent methods (RFC 9110, 9.2). What an answer leaves in a file is replaced as a whole.
+_OF_METHOD = {
+    Method.GET: Effect.pure,
+    Method.HEAD: Effect.pure,
+    Method.PUT: Effect.idempotent,
+    Method.DELETE: Effect.idempotent,
+}
 
 
 def effect_of(action: Action) -> Effect:
@@ -17,6 +27,9 @@ def effect_of(action: Action) -> Effect:
             return Effect.pure
         case FileAction(op=op):
             return Effect.idempotent if op in (Op.write, Op.mkdir) else Effect.side_effecting
+        case HttpAction(method=method, save=save):
+            effect = _OF_METHOD.get(method, Effect.side_effecting)
+            return Effect.idempotent if effect is Effect.pure and save is not UNSET else effect
         case CommandAction():
             return _command_effect(action)
 

@@ -19,6 +19,7 @@ from octollm.events.carrier import (
     ExitCodeCriterion,
     FileAction,
     FileExistsCriterion,
+    HttpAction,
     JsonPathCriterion,
     MachineCriterion,
     Op,
@@ -227,6 +228,8 @@ def _written_action(action: Action) -> _Command | _File | _Check:
             return _Command(pipeline=action.pipeline, stdin=_null(action.stdin), output_file=into)
         case FileAction():
             return _File(op=action.op, path=action.path, text=_null(action.text))
+        case HttpAction():
+            raise ValueError("models are not offered http")
         case CheckAction():
             return _Check(criteria=[_written_criterion(criterion) for criterion in action.criteria])
 
