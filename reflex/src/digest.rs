@@ -35,12 +35,30 @@ impl DigestKey {
         Ok(Self(key))
     }
 
+    /// A key for another purpose, which tells nothing of this one.
+    pub fn derive(&self, purpose: &str) -> Self {
+        Self(self.mac(&[b"octollm reflex ", purpose.as_bytes()]))
+    }
+
+    /// HMAC-SHA256 over the parts, each after its length, so that no two lists of parts have one code.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.hmac();
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn hmac(&self) -> Hmac<Sha256> {
+        Hmac::new_from_slice(&self.0).expect("HMAC takes keys of any length")
+    }
+
     /// HMAC-SHA256 over the canonical JSON (RFC 8785) of `document`, in lower-case hexadecimal.
     pub fn digest(&self, document: &impl Serialize) -> String {
         let canonical = serde_json_canonicalizer::to_vec(document)
             .expect("a parsed document is representable as JSON");
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        let mut mac = self.hmac();
         mac.update(&canonical);
         hex::encode(mac.finalize().into_bytes())
     }

@@ -21,12 +21,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::contract::{self, Violations};
+use crate::limits::{Caller, Endpoint, Limits, bus_tier};
 use crate::metrics::Metrics;
 use crate::outcome::{Origin, Receipt, Refusal};
 use crate::reception::Reception;
+use crate::settings::Settings;
 
 const STREAM: &str = "COMMANDS";
 const CONSUMER: &str = "reflex";
+/// Raw publishes are nobody's in particular, so all of them share what this one may do.
 const PRINCIPAL: &str = "bus";
 
 const API_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +41,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 pub struct Intake {
     bus: Bus,
     reception: Arc<Reception>,
+    limits: Arc<Limits>,
+    caller: Caller,
     metrics: Metrics,
     in_flight: usize,
     max_body_bytes: usize,
@@ -55,20 +60,28 @@ struct Unfit {
 }
 
 impl Intake {
-    /// At most `in_flight` messages are worked on at once; larger ones than `max_body_bytes` are rejected.
+    /// At most `in_flight` messages are worked on at once; larger ones than `max_body_bytes` are rejected, and those
+    /// beyond the limits too.
     pub fn new(
         bus: Bus,
         reception: Arc<Reception>,
+        limits: Arc<Limits>,
         metrics: Metrics,
-        in_flight: usize,
-        max_body_bytes: usize,
+        settings: &Settings,
     ) -> Self {
+        let caller = Caller {
+            user: Some(PRINCIPAL.into()),
+            tier: bus_tier(&settings.limits, settings.host),
+            address: None,
+        };
         Self {
             bus,
             reception,
+            limits,
+            caller,
             metrics,
-            in_flight: in_flight.max(1),
-            max_body_bytes,
+            in_flight: settings.in_flight.max(1),
+            max_body_bytes: settings.max_body_bytes,
             created: OnceCell::new(),
         }
     }
@@ -137,7 +150,7 @@ impl Intake {
     async fn work(&self, delivery: &Delivery) -> Result<(), Unhandled> {
         let origin = Origin {
             channel: SourceChannel::Bus,
-            principal: PRINCIPAL,
+            principal: PRINCIPAL.into(),
             traceparent: traceparent(delivery),
         };
         let attempted = AssertUnwindSafe(self.attempt(delivery, &origin)).catch_unwind();
@@ -179,6 +192,16 @@ impl Intake {
         origin: &Origin,
     ) -> Result<Result<Receipt, Refusal>, Unavailable> {
         let derived = self.derived_id(delivery).await?;
+        let taken = self.limits.take(&self.caller, Endpoint::Tasks, 1).await;
+        if let Some(refused) = taken.filter(|taken| !taken.admitted) {
+            let document = contract::parse(delivery.body()).ok();
+            let given = document.as_ref().and_then(contract::task_id);
+            let (task_id, document) = (given.unwrap_or(derived), document.as_ref());
+            return Ok(self
+                .reception
+                .limit(task_id, &refused, document, origin)
+                .await);
+        }
         Ok(match self.submit(delivery.body(), derived, origin).await {
             Ok(outcome) => outcome,
             Err(Unfit {
@@ -382,7 +405,25 @@ mod tests {
             DigestKey::read(&key).expect("a key"),
             metrics.clone(),
         );
-        let intake = Intake::new(bus.clone(), Arc::new(reception), metrics, 2, 1024);
+        let settings: Settings = serde_json::from_value(json!({
+            "digest_key_file": key,
+            "in_flight": 2,
+            "max_body_bytes": 1024,
+        }))
+        .expect("settings");
+        let limits = Limits::new(
+            &settings.limits,
+            None,
+            &DigestKey::read(&key).expect("a key"),
+            metrics.clone(),
+        );
+        let intake = Intake::new(
+            bus.clone(),
+            Arc::new(reception),
+            Arc::new(limits),
+            metrics,
+            &settings,
+        );
         let mut consumer = intake.consumer(CancellationToken::new());
         let given = Uuid::new_v4();
         let bodies = [
@@ -395,7 +436,7 @@ mod tests {
             let delivery = consumer.next().await.expect("it was not stopped");
             let origin = Origin {
                 channel: SourceChannel::Bus,
-                principal: PRINCIPAL,
+                principal: PRINCIPAL.into(),
                 traceparent: None,
             };
             let refused = intake.refuse(&delivery, &origin).await;

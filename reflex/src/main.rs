@@ -1,12 +1,16 @@
 //! `octollm-reflex`: the way in. It takes submissions over HTTP and from the bus, checks and screens them, and writes
 //! the first event of each task; other services have their texts screened here.
 
+mod admission;
 mod artifacts;
+mod caller;
 mod commands;
 mod contract;
 mod digest;
 mod files;
 mod intake;
+mod limits;
+mod link;
 mod metrics;
 mod outcome;
 mod problem;
@@ -24,16 +28,20 @@ use std::sync::Arc;
 use actix_web::middleware::from_fn;
 use actix_web::web::{Data, PayloadConfig, ServiceConfig, post, to};
 use actix_web::{App, HttpServer};
-use octollm_events::config::{self, NatsSettings};
+use octollm_events::config::{self, NatsSettings, RedisSettings};
 use octollm_events::gate::Gate;
 use octollm_events::service::{Probes, start_logging, stop_signal};
 use octollm_events::{Bus, Log};
 use prometheus::Registry;
 
+use crate::admission::Admission;
 use crate::artifacts::Artifacts;
+use crate::caller::Callers;
 use crate::commands::Commands;
 use crate::digest::DigestKey;
 use crate::intake::Intake;
+use crate::limits::Limits;
+use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::reception::Reception;
 use crate::settings::Settings;
@@ -58,11 +66,20 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let settings: Settings = config::load(SERVICE)?;
     let key = DigestKey::read(&settings.digest_key_file)?;
+    let callers = Callers::new(&settings.limits, settings.host)?;
     let nats: NatsSettings = config::load("nats")?;
+    let redis: RedisSettings = config::load("redis")?;
     let bus = Bus::connect(&nats, SERVICE).await?;
     let stop = stop_signal()?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
+    let link = Link::open(&redis, metrics.clone(), stop.clone())?;
+    let limits = Arc::new(Limits::new(
+        &settings.limits,
+        link.clone(),
+        &key,
+        metrics.clone(),
+    ));
     let log = Log::new(bus.clone(), SERVICE);
     let reception = Arc::new(Reception::new(
         log,
@@ -73,22 +90,25 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let intake = Arc::new(Intake::new(
         bus.clone(),
         Arc::clone(&reception),
+        Arc::clone(&limits),
         metrics.clone(),
-        settings.in_flight,
-        settings.max_body_bytes,
+        &settings,
     ));
     let consumer = intake.consumer(stop.clone());
-    let probes = probes(&bus, nats, consumer.gate(), registry);
+    let probes = probes(&bus, nats, consumer.gate(), link, registry);
 
+    let admission = Data::new(Admission::new(callers, limits));
     let reception = Data::from(reception);
     let commands = Data::new(Commands::new(bus));
     let metrics = Data::new(metrics);
     let server = HttpServer::new(move || {
         App::new()
+            .app_data(admission.clone())
             .app_data(reception.clone())
             .app_data(commands.clone())
             .app_data(metrics.clone())
             .app_data(PayloadConfig::new(settings.max_body_bytes))
+            .wrap(from_fn(admission::admit))
             .wrap(from_fn(request::measure))
             .configure(|app| probes.routes(app))
             .configure(routes)
@@ -116,9 +136,15 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     Ok(served?)
 }
 
-fn probes(bus: &Bus, nats: NatsSettings, gate: Gate, registry: Registry) -> Probes {
+fn probes(
+    bus: &Bus,
+    nats: NatsSettings,
+    gate: Gate,
+    link: Option<Link>,
+    registry: Registry,
+) -> Probes {
     let (connection, consumer) = (bus.clone(), bus.clone());
-    Probes::new(SERVICE, registry)
+    let probes = Probes::new(SERVICE, registry)
         .check("nats", move || {
             let bus = connection.clone();
             async move { bus.check().await }
@@ -128,7 +154,11 @@ fn probes(bus: &Bus, nats: NatsSettings, gate: Gate, registry: Registry) -> Prob
             let gate = gate.clone();
             async move { gate.check() }
         })
-        .acks(nats)
+        .acks(nats);
+    match link {
+        Some(link) => probes.optional("redis", move || std::future::ready(link.check())),
+        None => probes,
+    }
 }
 
 fn routes(app: &mut ServiceConfig) {
@@ -136,5 +166,7 @@ fn routes(app: &mut ServiceConfig) {
         .route("/api/v1/tasks/{id}/cancel", post().to(tasks::cancel))
         .route("/api/v1/tasks/{id}/resume", post().to(tasks::resume))
         .route("/api/v1/reflex/process", post().to(process::process))
-        .route("/process", post().to(process::process));
+        .route("/process", post().to(process::process))
+        .route("/api/v1/reflex/process/batch", post().to(process::batch))
+        .route("/process/batch", post().to(process::batch));
 }

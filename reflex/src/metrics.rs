@@ -35,6 +35,14 @@ pub struct Metrics {
     pub deliveries: IntCounterVec,
     /// Deliveries that were not the first of their message.
     pub redeliveries: IntCounter,
+    /// Requests that a limit concerned, by decision, the scope that refused, and where the buckets were.
+    pub limits: IntCounterVec,
+    /// 1 while Redis answers.
+    pub redis_up: IntGauge,
+    /// Seconds of one call to Redis, by operation.
+    pub redis_seconds: HistogramVec,
+    /// Calls to Redis that failed, by operation.
+    pub redis_errors: IntCounterVec,
     /// Submissions from the bus at work.
     pub in_flight: IntGauge,
     /// 1 while a dependency is down and nothing is fetched.
@@ -108,6 +116,22 @@ impl Metrics {
                 name("redeliveries_total"),
                 "Repeated deliveries",
             )?)?,
+            limits: series.counters(
+                "limits_total",
+                "Requests that a rate limit concerned",
+                &["decision", "scope", "store"],
+            )?,
+            redis_up: series.register(IntGauge::new(name("redis_up"), "1 while Redis answers")?)?,
+            redis_seconds: series.histograms(
+                "redis_seconds",
+                "Seconds of one call to Redis",
+                "operation",
+            )?,
+            redis_errors: series.counters(
+                "redis_errors_total",
+                "Calls to Redis that failed",
+                &["operation"],
+            )?,
             in_flight: series.register(IntGauge::new(
                 name("in_flight"),
                 "Submissions from the bus at work",

@@ -1,5 +1,7 @@
 //! What a submission comes to.
 
+use std::sync::Arc;
+
 use octollm_events::carrier::{Source, SourceChannel, TaskRejected};
 use uuid::Uuid;
 
@@ -11,7 +13,7 @@ pub struct Origin {
     /// The way it came.
     pub channel: SourceChannel,
     /// Who submitted.
-    pub principal: &'static str,
+    pub principal: Arc<str>,
     /// W3C trace context as the caller gave it.
     pub traceparent: Option<String>,
 }
@@ -21,7 +23,7 @@ impl Origin {
     pub fn source(&self) -> Source {
         Source {
             channel: self.channel,
-            principal: self.principal.to_owned(),
+            principal: self.principal.as_ref().to_owned(),
         }
     }
 }

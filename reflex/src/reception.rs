@@ -13,6 +13,7 @@ use crate::artifacts::{Artifacts, Kept};
 use crate::contract::{Submission, Violations};
 use crate::digest::DigestKey;
 use crate::files::Bundle;
+use crate::limits::Taken;
 use crate::metrics::Metrics;
 use crate::outcome::{Origin, Receipt, Refusal};
 use crate::verdict::{Screened, screen_submission};
@@ -135,13 +136,24 @@ impl Reception {
             .iter()
             .map(|(pointer, message)| reason(pointer, message));
         let rejection = TaskRejected {
-            code,
-            message: cut(&violations.to_string(), MAX_MESSAGE),
             reasons: reasons.take(MAX_REASONS).collect(),
-            source: origin.source(),
-            retry_after_ms: None,
-            submission_digest: document.map(|document| self.key.digest(document)),
-            verdict: None,
+            ..self.rejection(code, &violations.to_string(), document, origin)
+        };
+        self.append_rejected(task_id, rejection, origin).await
+    }
+
+    /// Puts on record that a submission came too early. `document` is the submission where it is JSON.
+    pub async fn limit(
+        &self,
+        task_id: Uuid,
+        refused: &Taken,
+        document: Option<&serde_json::Value>,
+        origin: &Origin,
+    ) -> Result<Receipt, Refusal> {
+        let message = format!("{refused}; submit it again under another task_id");
+        let rejection = TaskRejected {
+            retry_after_ms: u64::try_from(refused.wait.as_millis()).ok(),
+            ..self.rejection(ErrorCode::RateLimited, &message, document, origin)
         };
         self.append_rejected(task_id, rejection, origin).await
     }
@@ -154,16 +166,26 @@ impl Reception {
         document: Option<&serde_json::Value>,
         origin: &Origin,
     ) -> Result<Receipt, Refusal> {
-        let rejection = TaskRejected {
-            code: ErrorCode::InternalError,
+        let rejection = self.rejection(ErrorCode::InternalError, message, document, origin);
+        self.append_rejected(task_id, rejection, origin).await
+    }
+
+    fn rejection(
+        &self,
+        code: ErrorCode,
+        message: &str,
+        document: Option<&serde_json::Value>,
+        origin: &Origin,
+    ) -> TaskRejected {
+        TaskRejected {
+            code,
             message: cut(message, MAX_MESSAGE),
             reasons: Vec::new(),
             source: origin.source(),
             retry_after_ms: None,
             submission_digest: document.map(|document| self.key.digest(document)),
             verdict: None,
-        };
-        self.append_rejected(task_id, rejection, origin).await
+        }
     }
 
     async fn append_rejected(

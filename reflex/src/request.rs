@@ -1,5 +1,6 @@
 //! What all HTTP requests have in common: bodies, headers, and the count of them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::body::MessageBody;
@@ -8,15 +9,16 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
-use actix_web::{Error, HttpRequest, HttpResponse};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use octollm_events::carrier::ErrorCode;
 
 use crate::contract::Violations;
+use crate::limits::Caller;
 use crate::metrics::Metrics;
 use crate::problem;
 
-/// Who asks over HTTP, as long as nobody authenticates.
-pub const PRINCIPAL: &str = "local";
+/// Who asks over HTTP without an API key.
+const PRINCIPAL: &str = "local";
 
 /// A body as the framework read it: an error where it is too large or broke off.
 pub type Body = Result<Bytes, Error>;
@@ -67,6 +69,14 @@ pub fn json_body(request: &HttpRequest, body: Body) -> Result<Bytes, BodyError> 
         return Ok(body);
     }
     Err(BodyError::MediaType)
+}
+
+/// Who asks: the user of the API key, else nobody in particular.
+pub fn principal(request: &HttpRequest) -> Arc<str> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller
+        .and_then(|caller| caller.user)
+        .unwrap_or_else(|| PRINCIPAL.into())
 }
 
 /// The caller's W3C trace context.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::limits::LimitSettings;
+
 /// `OCTO_REFLEX__<KEY>`, or `[reflex]` in `octo.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +26,9 @@ pub struct Settings {
     /// Largest request body and largest message, bytes.
     #[serde(default = "max_body_bytes")]
     pub max_body_bytes: usize,
+    /// Rate limits.
+    #[serde(default)]
+    pub limits: LimitSettings,
 }
 
 const fn loopback() -> IpAddr {

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::outcome::Origin;
 use crate::problem;
 use crate::reception::Reception;
-use crate::request::{Body, PRINCIPAL, json_body, traceparent};
+use crate::request::{Body, json_body, principal, traceparent};
 use crate::verdict::screen_note;
 
 /// Longest reason or note, characters.
@@ -50,7 +50,7 @@ pub async fn submit(
     let task_id = submission.task_id.unwrap_or_else(Uuid::new_v4);
     let origin = Origin {
         channel: SourceChannel::Http,
-        principal: PRINCIPAL,
+        principal: principal(&request),
         traceparent: traceparent(&request),
     };
     match reception
@@ -94,7 +94,7 @@ pub async fn cancel(
     };
     let command = TaskCancel {
         task_id: task_id.to_string(),
-        requested_by: PRINCIPAL.to_owned(),
+        requested_by: principal(&request).as_ref().to_owned(),
         reason: note,
     };
     hand_on("cancel", task_id, &command, &request, &commands, &metrics).await
@@ -117,7 +117,7 @@ pub async fn resume(
     };
     let command = TaskResume {
         task_id: task_id.to_string(),
-        requested_by: PRINCIPAL.to_owned(),
+        requested_by: principal(&request).as_ref().to_owned(),
         note,
     };
     hand_on("resume", task_id, &command, &request, &commands, &metrics).await

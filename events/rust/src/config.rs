@@ -105,6 +105,14 @@ impl Default for NatsSettings {
     }
 }
 
+/// Where the cache and the rate limits are kept, for services that can do without: none unless it is set.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisSettings {
+    /// `redis://:password@host:port/database`: a secret, so this can't be printed.
+    pub url: Option<String>,
+}
+
 /// The settings of one section. `T` must deny unknown fields.
 pub fn load<T: DeserializeOwned>(section: &str) -> Result<T, ConfigError> {
     load_from(section, &std::env::vars().collect())

@@ -62,6 +62,7 @@ mod probes {
     pub struct Probes {
         service: &'static str,
         checks: Vec<(&'static str, Check)>,
+        optional: Vec<(&'static str, Check)>,
         details: Vec<(&'static str, Detail)>,
         registry: Registry,
     }
@@ -72,6 +73,7 @@ mod probes {
             Self {
                 service,
                 checks: Vec::new(),
+                optional: Vec::new(),
                 details: Vec::new(),
                 registry,
             }
@@ -84,11 +86,19 @@ mod probes {
             R: Future<Output = Result<(), E>> + Send + 'static,
             E: std::fmt::Display,
         {
-            let check: Check = Arc::new(move || {
-                let outcome = check();
-                Box::pin(async move { outcome.await.map_err(|error| error.to_string()) })
-            });
-            self.checks.push((name, check));
+            self.checks.push((name, boxed(check)));
+            self
+        }
+
+        /// Adds a dependency that the service can do without: where its check fails, `/ready` answers 200 and says
+        /// `degraded`.
+        pub fn optional<F, R, E>(mut self, name: &'static str, check: F) -> Self
+        where
+            F: Fn() -> R + Send + Sync + 'static,
+            R: Future<Output = Result<(), E>> + Send + 'static,
+            E: std::fmt::Display,
+        {
+            self.optional.push((name, boxed(check)));
             self
         }
 
@@ -120,41 +130,62 @@ mod probes {
         }
     }
 
-    /// Liveness: the process answers.
-    async fn health(probes: Data<Probes>) -> impl Responder {
-        HttpResponse::Ok().json(json!({ "status": "ok", "service": probes.service }))
+    fn boxed<F, R, E>(check: F) -> Check
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        Arc::new(move || {
+            let outcome = check();
+            Box::pin(async move { outcome.await.map_err(|error| error.to_string()) })
+        })
     }
 
-    /// Readiness: 503 names what fails.
-    async fn ready(probes: Data<Probes>) -> impl Responder {
-        let outcomes = join_all(probes.checks.iter().map(|(name, check)| async move {
+    /// Runs checks, each with its time limit: `ok` or the reason by name.
+    async fn outcomes(checks: &[(&'static str, Check)]) -> BTreeMap<&'static str, String> {
+        let outcomes = checks.iter().map(|(name, check)| async move {
             let outcome = match tokio::time::timeout(CHECK_TIMEOUT, check()).await {
                 Ok(Ok(())) => "ok".to_owned(),
                 Ok(Err(reason)) => reason,
                 Err(_) => "no answer in time".to_owned(),
             };
             (*name, outcome)
-        }));
+        });
+        join_all(outcomes).await.into_iter().collect()
+    }
+
+    fn failing(outcomes: &BTreeMap<&'static str, String>) -> Vec<&'static str> {
+        let failing = outcomes.iter().filter(|(_, outcome)| *outcome != "ok");
+        failing.map(|(name, _)| *name).collect()
+    }
+
+    /// Liveness: the process answers.
+    async fn health(probes: Data<Probes>) -> impl Responder {
+        HttpResponse::Ok().json(json!({ "status": "ok", "service": probes.service }))
+    }
+
+    /// Readiness: 503 names what fails, `degraded` what is missing without harm.
+    async fn ready(probes: Data<Probes>) -> impl Responder {
         let told = join_all(probes.details.iter().map(|(name, detail)| async move {
             let told = tokio::time::timeout(CHECK_TIMEOUT, detail()).await;
             (*name, told.unwrap_or_else(|_| json!("no answer in time")))
         }));
-        let (outcomes, told) = futures::join!(outcomes, told);
-        let checks: BTreeMap<_, _> = outcomes.into_iter().collect();
+        let (mut checks, optional, told) =
+            futures::join!(outcomes(&probes.checks), outcomes(&probes.optional), told);
         let details: BTreeMap<_, _> = told.into_iter().collect();
-        let failing: Vec<_> = checks
-            .iter()
-            .filter_map(|(name, outcome)| (outcome != "ok").then_some(*name))
-            .collect();
-        let (mut response, status) = if failing.is_empty() {
-            (HttpResponse::Ok(), "ready")
-        } else {
-            (HttpResponse::ServiceUnavailable(), "unavailable")
+        let (failing, degraded) = (failing(&checks), failing(&optional));
+        checks.extend(optional);
+        let (mut response, status) = match (failing.is_empty(), degraded.is_empty()) {
+            (false, _) => (HttpResponse::ServiceUnavailable(), "unavailable"),
+            (true, false) => (HttpResponse::Ok(), "degraded"),
+            (true, true) => (HttpResponse::Ok(), "ready"),
         };
         response.json(json!({
             "status": status,
             "service": probes.service,
             "failing": failing,
+            "degraded": degraded,
             "checks": checks,
             "details": details,
         }))

@@ -29,6 +29,16 @@ pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>
     }
 }
 
+/// Variables of the environment.
+type Settings = Vec<(String, String)>;
+
+fn owned(settings: &[(&str, &str)]) -> Settings {
+    let settings = settings.iter();
+    settings
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
 /// The service's process; it is killed when the value is dropped.
 pub struct Process {
     child: Child,
@@ -37,13 +47,14 @@ pub struct Process {
 }
 
 impl Process {
-    async fn start(home: &TempDir, nats_url: &str) -> Self {
+    async fn start(home: &TempDir, nats_url: &str, settings: &Settings) -> Self {
         let key = home.path().join("digest.key");
         std::fs::write(&key, "5a".repeat(32)).expect("the key is written");
         let mut child = command(home)
             .env("OCTO_NATS__URL", nats_url)
             .env("OCTO_REFLEX__PORT", "0")
             .env("OCTO_REFLEX__DIGEST_KEY_FILE", &key)
+            .envs(settings.iter().cloned())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the service starts");
@@ -123,30 +134,43 @@ pub struct Stand {
     pub bus: Bus,
     pub log: Log,
     home: TempDir,
+    settings: Settings,
 }
 
 impl Stand {
     pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With settings of one's own, as variables of the environment.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let settings = owned(settings);
         let server = NatsServer::start().await;
         let bus = server.connect("test").await;
         let home = tempfile::tempdir().expect("a temporary directory");
-        let process = Process::start(&home, &server.url()).await;
+        let process = Process::start(&home, &server.url(), &settings).await;
         let stand = Self {
             process,
             log: Log::new(bus.clone(), "test"),
             bus,
             server,
             home,
+            settings,
         };
         stand.until_ready(200).await;
         stand
+    }
+
+    /// A second instance beside the first.
+    pub async fn another(&self, settings: &[(&str, &str)]) -> Process {
+        Process::start(&self.home, &self.server.url(), &owned(settings)).await
     }
 
     /// Kills the service as a crash would and starts it again.
     pub async fn restart(&mut self) {
         self.process.signal("KILL");
         self.process.ended().await;
-        self.process = Process::start(&self.home, &self.server.url()).await;
+        self.process = Process::start(&self.home, &self.server.url(), &self.settings).await;
         self.until_ready(200).await;
     }
 
@@ -238,7 +262,7 @@ pub async fn submit_to(address: SocketAddr, body: &Value) -> Answer {
     .await
 }
 
-async fn request(
+pub async fn request(
     address: SocketAddr,
     method: &str,
     path: &str,

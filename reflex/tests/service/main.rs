@@ -4,5 +4,7 @@ mod bus;
 mod commands;
 mod harness;
 mod http;
+mod limits;
 mod probes;
 mod screening;
+mod valkey;
