@@ -142,8 +142,7 @@ impl TryFrom<HostsForm> for Hosts {
         }
         for rule in &form.hosts {
             let host = &rule.host;
-            let normal = Host::parse(host).map(|host| host.to_string());
-            if normal.as_deref() != Ok(host) || host.ends_with('.') {
+            if !is_exact(host) {
                 return Err(format!(
                     "the host {host:?} is not an exact name in lower case, nor an address"
                 ));
@@ -153,6 +152,19 @@ impl TryFrom<HostsForm> for Hosts {
             }
         }
         Ok(Self { hosts: form.hosts })
+    }
+}
+
+/// A host as it stands in a URL that was parsed: no other spelling would ever be met.
+fn is_exact(host: &str) -> bool {
+    match Host::parse(host) {
+        Ok(Host::Domain(name)) => {
+            let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+            let mut labels = name.split('.');
+            name == host && labels.all(|label| !label.is_empty() && label.bytes().all(is_plain))
+        }
+        Ok(address) => address.to_string() == host,
+        Err(_) => false,
     }
 }
 
