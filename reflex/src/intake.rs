@@ -403,6 +403,7 @@ mod tests {
             log.clone(),
             Artifacts::new(bus.clone()),
             DigestKey::read(&key).expect("a key"),
+            octollm_screen::Ruleset::builtin(),
             metrics.clone(),
         );
         let settings: Settings = serde_json::from_value(json!({

@@ -3,7 +3,9 @@
 
 mod admission;
 mod artifacts;
+mod cache;
 mod caller;
+mod capabilities;
 mod commands;
 mod contract;
 mod digest;
@@ -17,6 +19,7 @@ mod problem;
 mod process;
 mod reception;
 mod request;
+mod rules;
 mod settings;
 mod tasks;
 mod verdict;
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use actix_web::middleware::from_fn;
-use actix_web::web::{Data, PayloadConfig, ServiceConfig, post, to};
+use actix_web::web::{Data, PayloadConfig, ServiceConfig, get, post, to};
 use actix_web::{App, HttpServer};
 use octollm_events::config::{self, NatsSettings, RedisSettings};
 use octollm_events::gate::Gate;
@@ -36,7 +39,9 @@ use prometheus::Registry;
 
 use crate::admission::Admission;
 use crate::artifacts::Artifacts;
+use crate::cache::Cache;
 use crate::caller::Callers;
+use crate::capabilities::Capabilities;
 use crate::commands::Commands;
 use crate::digest::DigestKey;
 use crate::intake::Intake;
@@ -66,6 +71,8 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let settings: Settings = config::load(SERVICE)?;
     let key = DigestKey::read(&settings.digest_key_file)?;
+    let ruleset = rules::load(settings.ruleset.as_deref())?;
+    let capabilities = Data::new(Capabilities::new(ruleset, &settings));
     let callers = Callers::new(&settings.limits, settings.host)?;
     let nats: NatsSettings = config::load("nats")?;
     let redis: RedisSettings = config::load("redis")?;
@@ -80,11 +87,18 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         &key,
         metrics.clone(),
     ));
+    let cache = Data::new(Cache::new(
+        &settings.cache,
+        link.clone(),
+        &key,
+        metrics.clone(),
+    ));
     let log = Log::new(bus.clone(), SERVICE);
     let reception = Arc::new(Reception::new(
         log,
         Artifacts::new(bus.clone()),
         key,
+        ruleset,
         metrics.clone(),
     ));
     let intake = Arc::new(Intake::new(
@@ -104,6 +118,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let server = HttpServer::new(move || {
         App::new()
             .app_data(admission.clone())
+            .app_data(cache.clone())
+            .app_data(capabilities.clone())
             .app_data(reception.clone())
             .app_data(commands.clone())
             .app_data(metrics.clone())
@@ -168,5 +184,7 @@ fn routes(app: &mut ServiceConfig) {
         .route("/api/v1/reflex/process", post().to(process::process))
         .route("/process", post().to(process::process))
         .route("/api/v1/reflex/process/batch", post().to(process::batch))
+        .route("/api/v1/reflex/capabilities", get().to(capabilities::tell))
+        .route("/capabilities", get().to(capabilities::tell))
         .route("/process/batch", post().to(process::batch));
 }

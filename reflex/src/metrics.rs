@@ -37,6 +37,10 @@ pub struct Metrics {
     pub redeliveries: IntCounter,
     /// Requests that a limit concerned, by decision, the scope that refused, and where the buckets were.
     pub limits: IntCounterVec,
+    /// Screenings looked up, by layer (memory, redis) and result.
+    pub cache: IntCounterVec,
+    /// Bytes of the screenings in memory, about.
+    pub cache_bytes: IntGauge,
     /// 1 while Redis answers.
     pub redis_up: IntGauge,
     /// Seconds of one call to Redis, by operation.
@@ -121,6 +125,11 @@ impl Metrics {
                 "Requests that a rate limit concerned",
                 &["decision", "scope", "store"],
             )?,
+            cache: series.counters("cache_total", "Screenings looked up", &["layer", "result"])?,
+            cache_bytes: series.register(IntGauge::new(
+                name("cache_bytes"),
+                "Bytes of the screenings in memory, about",
+            )?)?,
             redis_up: series.register(IntGauge::new(name("redis_up"), "1 while Redis answers")?)?,
             redis_seconds: series.histograms(
                 "redis_seconds",

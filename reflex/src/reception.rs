@@ -36,13 +36,19 @@ pub struct Reception {
 }
 
 impl Reception {
-    /// Of a log, a store and a key; rules are the built-in ones.
-    pub fn new(log: Log, artifacts: Artifacts, key: DigestKey, metrics: Metrics) -> Self {
+    /// Of a log, a store, a key and rules.
+    pub const fn new(
+        log: Log,
+        artifacts: Artifacts,
+        key: DigestKey,
+        ruleset: &'static Ruleset,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             log,
             artifacts,
             key,
-            ruleset: Ruleset::builtin(),
+            ruleset,
             metrics,
         }
     }

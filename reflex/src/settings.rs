@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::cache::CacheSettings;
 use crate::limits::LimitSettings;
 
 /// `OCTO_REFLEX__<KEY>`, or `[reflex]` in `octo.toml`.
@@ -26,6 +27,12 @@ pub struct Settings {
     /// Largest request body and largest message, bytes.
     #[serde(default = "max_body_bytes")]
     pub max_body_bytes: usize,
+    /// Directory of rule files that take the place of the built-in ones.
+    #[serde(default)]
+    pub ruleset: Option<PathBuf>,
+    /// The cache of screenings.
+    #[serde(default)]
+    pub cache: CacheSettings,
     /// Rate limits.
     #[serde(default)]
     pub limits: LimitSettings,

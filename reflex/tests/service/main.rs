@@ -1,6 +1,7 @@
 //! The service as a process, against a real broker.
 
 mod bus;
+mod cache;
 mod commands;
 mod harness;
 mod http;
