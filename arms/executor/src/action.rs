@@ -41,6 +41,8 @@ pub enum Action {
     Http(http::Request),
     /// Check machine criteria.
     Check(Check),
+    /// Run a program that the step brings along.
+    Script(Script),
 }
 
 impl Action {
@@ -52,6 +54,7 @@ impl Action {
         let action = Self::deserialize(action).map_err(|error| InvalidAction(error.to_string()))?;
         match &action {
             Self::Command(command) => command.validate()?,
+            Self::Script(script) => script.validate()?,
             Self::Check(check) => {
                 let count = check.criteria.len();
                 if !(1..=MAX_CRITERIA).contains(&count) {
@@ -118,16 +121,65 @@ impl Command {
                 }
             }
         }
-        if self
-            .stdin
-            .as_ref()
-            .is_some_and(|text| text.len() > MAX_TEXT_BYTES)
-        {
-            return Err(InvalidAction(format!(
-                "stdin is longer than {MAX_TEXT_BYTES} bytes"
-            )));
+        validate_text("stdin", self.stdin.as_deref().unwrap_or_default())
+    }
+}
+
+fn validate_text(name: &str, text: &str) -> Result<(), InvalidAction> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(InvalidAction(format!(
+            "{name} is longer than {MAX_TEXT_BYTES} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// A program in one of the languages that there is an interpreter for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// The language.
+    pub lang: Language,
+    /// The program's text. It is a file of the sandbox, never an argument.
+    pub source: String,
+    /// Standard input; without it, it is empty.
+    pub stdin: Option<String>,
+}
+
+impl Script {
+    fn validate(&self) -> Result<(), InvalidAction> {
+        validate_text("the script", &self.source)?;
+        validate_text("stdin", self.stdin.as_deref().unwrap_or_default())
+    }
+}
+
+/// A language of scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Bash.
+    Bash,
+    /// Python 3.
+    Python,
+}
+
+impl Language {
+    /// The name in actions and policies.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Python => "python",
         }
-        Ok(())
+    }
+
+    /// The interpreter, and the options that keep it to the script: no start-up files, no modules from elsewhere.
+    #[must_use]
+    pub const fn interpreter(self) -> &'static [&'static str] {
+        match self {
+            Self::Bash => &["bash", "--noprofile", "--norc"],
+            Self::Python => &["python3", "-I"],
+        }
     }
 }
 
@@ -330,6 +382,9 @@ mod tests {
             json!({"kind": "command", "pipeline": [["echo"]], "redirect": {"path": "/etc/passwd"}}),
             json!({"kind": "command", "pipeline": [["echo"]], "redirect": {"path": "a", "mode": "0644"}}),
             json!({"kind": "script", "source": "true"}),
+            json!({"kind": "script", "lang": "perl", "source": "1"}),
+            json!({"kind": "script", "lang": "bash", "source": "true", "redirect": {"path": "a"}}),
+            json!({"kind": "script", "lang": "bash", "source": "x".repeat(MAX_TEXT_BYTES + 1)}),
             json!({"kind": "file", "op": "write", "path": "../a", "text": ""}),
             json!({"kind": "file", "op": "write", "path": "a", "text": "", "base64": ""}),
             json!({"kind": "file", "op": "write", "path": "a", "base64": "!"}),

@@ -6,6 +6,7 @@
 mod answer;
 mod arguments;
 mod engine;
+mod environment;
 mod json;
 mod limits;
 mod request;

@@ -31,6 +31,8 @@ use crate::workspace::WorkspacePath;
 
 pub use capture::{Captured, HEAD_BYTES, TAIL_BYTES};
 
+/// Where the text of a script lies inside, for its interpreter to read.
+pub const SCRIPT: &str = "/script";
 /// Where programs are looked up inside; the host's `/usr` is shown there.
 const PATH: [&str; 2] = ["/usr/bin", "/bin"];
 
@@ -58,6 +60,8 @@ pub struct Job {
     pub environment: Vec<(String, String)>,
     /// Working directory; none: the workspace.
     pub cwd: Option<WorkspacePath>,
+    /// The text of a script, which is the file [`SCRIPT`]: readable, and nothing else.
+    pub script: Option<String>,
     /// Standard input of the first stage.
     pub stdin: Option<Vec<u8>>,
     /// Where the last stage's stdout goes instead of the output.

@@ -8,13 +8,13 @@ use octollm_events::carrier::{Effect, ErrorCode, Step};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::{Action, Command, FileChange, FileOp, Mode};
+use crate::action::{Action, Command, FileChange, FileOp, Mode, Script};
 use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
 use crate::http::{Caps, FetchError, Fetcher, Request};
-use crate::policy::{Policy, RequestedLimits};
+use crate::policy::{Denied, Policy, RequestedLimits};
 use crate::sandbox::{
-    Captured, Ending, HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError, StageExit,
-    Usage, View,
+    Captured, Ending, HEAD_BYTES, Job, Limits, Program, Run, SCRIPT, Sandbox, SandboxError,
+    StageExit, Usage, View,
 };
 use crate::workspace::{Workspace, WorkspacePath};
 
@@ -114,8 +114,12 @@ pub struct Assignment {
 }
 
 /// How a step may differ from one of a task. Only the command line says any of this.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Circumstances {
+    /// Variables besides the sandbox's own.
+    pub environment: Vec<(String, String)>,
+    /// The working directory; none is the workspace itself.
+    pub cwd: Option<WorkspacePath>,
     /// Whether programs are started whatever the policy says of them. The limits hold nevertheless.
     pub is_unlisted: bool,
     /// Bytes kept of the start of each output.
@@ -125,6 +129,8 @@ pub struct Circumstances {
 impl Default for Circumstances {
     fn default() -> Self {
         Self {
+            environment: Vec::new(),
+            cwd: None,
             is_unlisted: false,
             head_bytes: HEAD_BYTES,
         }
@@ -182,7 +188,7 @@ impl Assignment {
     fn criteria(&self) -> impl Iterator<Item = &Criterion> {
         let own: &[Criterion] = match &self.action {
             Action::Check(check) => &check.criteria,
-            Action::Command(_) | Action::File(_) | Action::Http(_) => &[],
+            Action::Command(_) | Action::Script(_) | Action::File(_) | Action::Http(_) => &[],
         };
         own.iter().chain(&self.acceptance)
     }
@@ -236,10 +242,20 @@ impl Executor {
             Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
         };
         let outcome = match &assignment.action {
-            Action::Command(command) => {
-                self.command(command, &assignment, limits, &workspace, cancel)
-                    .await
-            }
+            Action::Command(command) => match self.admit(command, &assignment.circumstances) {
+                Ok(admitted) => {
+                    self.pipeline(command, admitted, &assignment, limits, &workspace, cancel)
+                        .await
+                }
+                Err(denial) => Outcome::refused(Failure::denied(denial.reason)),
+            },
+            Action::Script(script) => match self.admit_script(script, &assignment.circumstances) {
+                Ok((command, admitted)) => {
+                    self.pipeline(&command, admitted, &assignment, limits, &workspace, cancel)
+                        .await
+                }
+                Err(denial) => Outcome::refused(Failure::denied(denial.reason)),
+            },
             Action::File(change) => file(change.clone(), &workspace, started).await,
             Action::Http(request) => {
                 self.request(request, &assignment, limits, &workspace, cancel)
@@ -310,38 +326,76 @@ impl Executor {
         }
     }
 
-    async fn command(
+    /// What may be started and seen for a command.
+    fn admit(&self, command: &Command, circumstances: &Circumstances) -> Result<Admitted, Denied> {
+        if circumstances.is_unlisted {
+            return Ok(Admitted::unlisted(command));
+        }
+        let stages = self.policy.permit(command)?;
+        Ok(Admitted {
+            view: View::Granted(stages.iter().map(|stage| stage.path.clone()).collect()),
+            stages,
+            script: None,
+        })
+    }
+
+    /// The same for a script, and the command that runs it.
+    fn admit_script(
+        &self,
+        script: &Script,
+        circumstances: &Circumstances,
+    ) -> Result<(Command, Admitted), Denied> {
+        let mut argv: Vec<String> = script
+            .lang
+            .interpreter()
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect();
+        argv.push(SCRIPT.to_owned());
+        let command = Command {
+            pipeline: vec![argv],
+            stdin: script.stdin.clone(),
+            redirect: None,
+        };
+        let admitted = if circumstances.is_unlisted {
+            Admitted::unlisted(&command)
+        } else {
+            let lang = script.lang.as_str();
+            return Err(Denied {
+                reason: format!("scripts in {lang} are not allowed"),
+            });
+        };
+        let script = Some(script.source.clone());
+        Ok((command, Admitted { script, ..admitted }))
+    }
+
+    async fn pipeline(
         &self,
         command: &Command,
+        admitted: Admitted,
         assignment: &Assignment,
         limits: Limits,
         workspace: &Workspace,
         cancel: &CancellationToken,
     ) -> Outcome {
+        let Admitted {
+            stages,
+            view,
+            script,
+        } = admitted;
         let Circumstances {
-            is_unlisted,
+            environment,
+            cwd,
             head_bytes,
-        } = assignment.circumstances;
-        let stages = if is_unlisted {
-            let stages = command.pipeline.iter();
-            stages.map(|argv| Program::look_up(argv)).collect()
-        } else {
-            match self.policy.permit(command) {
-                Ok(stages) => stages,
-                Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
-            }
-        };
+            ..
+        } = assignment.circumstances.clone();
         let job = Job {
             workspace: workspace.path().to_owned(),
-            // Who goes round the list goes round what it lets be seen.
-            view: if is_unlisted {
-                View::System
-            } else {
-                View::Granted(stages.iter().map(|stage| stage.path.clone()).collect())
-            },
+            view,
             stages,
-            environment: Vec::new(),
-            cwd: None,
+            environment,
+            cwd,
+            script,
             stdin: command.stdin.clone().map(String::into_bytes),
             redirect: command.redirect.clone(),
             limits,
@@ -373,6 +427,25 @@ fn unanswered(error: &FetchError, request: &Request, effect: Effect) -> Failure 
         FetchError::TimedOut(_) => ErrorCode::Timeout,
     };
     Failure::new(code, format!("{} {error}", request.method))
+}
+
+/// What may be started, and what it sees.
+struct Admitted {
+    stages: Vec<Program>,
+    view: View,
+    script: Option<String>,
+}
+
+impl Admitted {
+    /// Whoever goes round the list goes round what it lets be seen.
+    fn unlisted(command: &Command) -> Self {
+        let stages = command.pipeline.iter();
+        Self {
+            stages: stages.map(|argv| Program::look_up(argv)).collect(),
+            view: View::System,
+            script: None,
+        }
+    }
 }
 
 /// Reads the end of a pipeline. The last stage decides, as in a shell; earlier ones that failed are named.

@@ -84,6 +84,12 @@ impl Artifact {
             base64: STANDARD.encode(content),
         }
     }
+
+    /// The content.
+    #[must_use]
+    pub fn content(&self) -> Vec<u8> {
+        STANDARD.decode(&self.base64).unwrap_or_default()
+    }
 }
 
 /// A request that is not carried out, with the code and the reason.

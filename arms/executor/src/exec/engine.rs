@@ -58,6 +58,8 @@ impl Engine {
         let limits = RequestedLimits::from(request.limits);
         let workspace = space.with_files(&request.files)?;
         let circumstances = Circumstances {
+            environment: request.environment.into_iter().collect(),
+            cwd: request.cwd,
             is_unlisted: admission == Admission::Unlisted,
             head_bytes: usize::try_from(limits.output_bytes).unwrap_or(usize::MAX),
         };

@@ -19,12 +19,13 @@ const MAX_VALUE_BYTES: usize = 32 << 10;
 
 /// Families of names: a dynamic linker, an interpreter, a version control system or a tool behind each.
 const DENIED_PREFIXES: [&str; 19] = [
-    "LD_", "DYLD_", "GIT_", "SSH_", "BASH", "PYTHON", "PERL", "RUBY", "NODE_", "NPM_", "JAVA_", "JDK_", "LUA_", "PHP", "GCONV_",
-    "MALLOC_", "GLIBC_", "TAR_", "OCTO_",
+    "LD_", "DYLD_", "GIT_", "SSH_", "BASH", "PYTHON", "PERL", "RUBY", "NODE_", "NPM_", "JAVA_",
+    "JDK_", "LUA_", "PHP", "GCONV_", "MALLOC_", "GLIBC_", "TAR_", "OCTO_",
 ];
+/// What every program has from the sandbox, and keeps.
+const OURS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 /// What has no family. `TERMINFO` and the like name files that a library parses.
-const DENIED_NAMES: [&str; 41] = [
-    "PATH",
+const DENIED_NAMES: [&str; 40] = [
     "ENV",
     "IFS",
     "CDPATH",
@@ -77,7 +78,9 @@ pub(super) fn check(environment: &BTreeMap<String, String>) -> Result<(), Refusa
     let invalid = |problem: String| Err(Refusal::new(ErrorCode::InvalidRequest, problem));
     if environment.len() > MAX_VARIABLES {
         let count = environment.len();
-        return invalid(format!("env has {count} variables, {MAX_VARIABLES} are allowed"));
+        return invalid(format!(
+            "env has {count} variables, {MAX_VARIABLES} are allowed"
+        ));
     }
     for (name, value) in environment {
         if !is_name(name) {
@@ -90,10 +93,18 @@ pub(super) fn check(environment: &BTreeMap<String, String>) -> Result<(), Refusa
                 "env: the value of {name} has more than {MAX_VALUE_BYTES} bytes, or a NUL byte"
             ));
         }
+        if OURS.contains(&name.as_str()) {
+            return Err(Refusal::new(
+                ErrorCode::PolicyDenied,
+                format!("env: {name} is the sandbox's own; leave it out"),
+            ));
+        }
         if is_denied(name) {
             return Err(Refusal::new(
                 ErrorCode::PolicyDenied,
-                format!("env: {name} is not allowed: it changes what a program loads or starts; leave it out"),
+                format!(
+                    "env: {name} is not allowed: it changes what a program loads or starts; leave it out"
+                ),
             ));
         }
     }
@@ -102,7 +113,9 @@ pub(super) fn check(environment: &BTreeMap<String, String>) -> Result<(), Refusa
 
 fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !name.starts_with(|first: char| first.is_ascii_digit())
 }
 
@@ -110,7 +123,9 @@ fn is_name(name: &str) -> bool {
 fn is_denied(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     DENIED_NAMES.contains(&name.as_str())
-        || DENIED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || DENIED_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
         || name.ends_with(DENIED_SUFFIX)
 }
 
@@ -125,7 +140,7 @@ mod tests {
 
     #[test]
     fn plain_variables_are_taken() {
-        for name in ["A", "_x", "LC_ALL", "LANG", "HOME", "TZ", "MY_PATH", "my_var_1"] {
+        for name in ["A", "_x", "LC_ALL", "TZ", "MY_PATH", "my_var_1"] {
             assert_eq!(code(name, "value with = and \n"), None, "{name}");
         }
     }
@@ -133,12 +148,25 @@ mod tests {
     #[test]
     fn what_is_no_variable_is_invalid() {
         let long = "A".repeat(129);
-        for name in ["", "1A", "A=B", "A B", "A-B", "Ä", "A\0", "BASH_FUNC_x%%", &long] {
+        for name in [
+            "",
+            "1A",
+            "A=B",
+            "A B",
+            "A-B",
+            "Ä",
+            "A\0",
+            "BASH_FUNC_x%%",
+            &long,
+        ] {
             assert_eq!(code(name, "x"), Some(ErrorCode::InvalidRequest), "{name:?}");
         }
         assert_eq!(code("A", "a\0b"), Some(ErrorCode::InvalidRequest));
         assert_eq!(code("A", &"x".repeat(32 << 10)), None);
-        assert_eq!(code("A", &"x".repeat((32 << 10) + 1)), Some(ErrorCode::InvalidRequest));
+        assert_eq!(
+            code("A", &"x".repeat((32 << 10) + 1)),
+            Some(ErrorCode::InvalidRequest)
+        );
         let many = (0..=64).map(|number| (format!("A{number}"), String::new()));
         assert!(check(&many.collect()).is_err());
     }

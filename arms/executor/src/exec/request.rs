@@ -1,5 +1,6 @@
 //! What `octo exec` is asked to do, read strictly: unknown members, members twice, and values out of range are refused.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use octollm_events::carrier::ErrorCode;
@@ -7,10 +8,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::Refusal;
-use super::json;
 use super::limits::LimitsRequest;
+use super::{environment, json};
 use crate::action::Action;
-use crate::workspace::{Entry, layout};
+use crate::workspace::{Entry, WorkspacePath, layout};
 
 /// Bytes of a request, at most: the initial files as base64, and the text around them.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
@@ -24,6 +25,10 @@ pub struct Request {
     pub action_value: Value,
     /// What lies in the workspace before.
     pub files: Vec<Entry>,
+    /// Variables besides the sandbox's own.
+    pub environment: BTreeMap<String, String>,
+    /// The working directory; none is the workspace itself.
+    pub cwd: Option<WorkspacePath>,
     /// What it may use.
     pub limits: LimitsRequest,
 }
@@ -33,9 +38,14 @@ pub struct Request {
 struct Form {
     action: Option<Value>,
     command: Option<CommandForm>,
+    script: Option<ScriptForm>,
+    lang: Option<String>,
     stdin: Option<String>,
     #[serde(default)]
     files: Vec<Entry>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    cwd: Option<String>,
     timeout_s: Option<f64>,
     #[serde(default)]
     limits: LimitsRequest,
@@ -52,11 +62,28 @@ enum CommandForm {
     Pipeline(Vec<Vec<String>>),
 }
 
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "script must be {lang, source}, or the source with lang beside it"
+)]
+enum ScriptForm {
+    Source(String),
+    Whole(ScriptObject),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScriptObject {
+    lang: String,
+    source: String,
+}
+
 impl Request {
     /// Reads a request.
     ///
     /// # Errors
-    /// `PAYLOAD_TOO_LARGE` and `INVALID_REQUEST`.
+    /// `PAYLOAD_TOO_LARGE` and `INVALID_REQUEST`, and `POLICY_DENIED` for a variable that is denied.
     pub fn parse(text: &[u8]) -> Result<Self, Refusal> {
         if text.len() > MAX_REQUEST_BYTES {
             return Err(Refusal::new(
@@ -72,17 +99,26 @@ impl Request {
         };
         let value = json::parse(text).map_err(|error| invalid(&error))?;
         let form = Form::deserialize(value).map_err(|error| invalid(&error))?;
-        let action_value =
-            action(form.action, form.command, form.stdin).map_err(|problem| invalid(&problem))?;
+        let action_value = action(
+            form.action,
+            form.command,
+            form.script,
+            form.lang,
+            form.stdin,
+        )
+        .map_err(|problem| invalid(&problem))?;
         let action = Action::parse(&action_value)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
         layout::validate(&form.files)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        environment::check(&form.env)?;
         let limits = limits(form.limits, form.timeout_s).map_err(|problem| invalid(&problem))?;
         Ok(Self {
             action,
             action_value,
             files: form.files,
+            environment: form.env,
+            cwd: cwd(form.cwd).map_err(|problem| invalid(&format!("cwd: {problem}")))?,
             limits,
         })
     }
@@ -92,19 +128,31 @@ impl Request {
 fn action(
     action: Option<Value>,
     command: Option<CommandForm>,
+    script: Option<ScriptForm>,
+    lang: Option<String>,
     stdin: Option<String>,
 ) -> Result<Value, String> {
-    let mut action = match (action, command) {
-        (Some(Value::Object(action)), None) => action,
-        (None, Some(command)) => {
+    if lang.is_some() && !matches!(script, Some(ScriptForm::Source(_))) {
+        return Err("lang goes with a script that is a text".to_owned());
+    }
+    let mut action = match (action, command, script) {
+        (Some(Value::Object(action)), None, None) => action,
+        (None, Some(command), None) => {
             let pipeline = match command {
                 CommandForm::Program(argv) => vec![argv],
                 CommandForm::Pipeline(pipeline) => pipeline,
             };
             object(json!({"kind": "command", "pipeline": pipeline}))
         }
-        (Some(_), None) => return Err("action must be an object".to_owned()),
-        _ => return Err("it must have one of action and command".to_owned()),
+        (None, None, Some(script)) => {
+            let (lang, source) = match script {
+                ScriptForm::Source(source) => (lang.unwrap_or_else(|| "bash".to_owned()), source),
+                ScriptForm::Whole(ScriptObject { lang, source }) => (lang, source),
+            };
+            object(json!({"kind": "script", "lang": lang, "source": source}))
+        }
+        (Some(_), None, None) => return Err("action must be an object".to_owned()),
+        _ => return Err("it must have one of action, command and script".to_owned()),
     };
     if let Some(stdin) = stdin
         && action.insert("stdin".to_owned(), stdin.into()).is_some()
@@ -144,6 +192,13 @@ fn milliseconds(seconds: f64) -> Result<u64, String> {
         .ok_or_else(|| format!("timeout_s {seconds} is not a number of seconds above 0.001"))
 }
 
+fn cwd(cwd: Option<String>) -> Result<Option<WorkspacePath>, String> {
+    match cwd.as_deref() {
+        None | Some(".") => Ok(None),
+        Some(path) => WorkspacePath::try_from(path.to_owned()).map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +226,34 @@ mod tests {
     }
 
     #[test]
+    fn a_script_is_written_in_two_ways() {
+        let action =
+            json!({"kind": "script", "lang": "python", "source": "print(1)", "stdin": "x"});
+        let action = parse(&json!({"action": action})).unwrap();
+        for script in [
+            json!({"script": {"lang": "python", "source": "print(1)"}, "stdin": "x"}),
+            json!({"script": "print(1)", "lang": "python", "stdin": "x"}),
+        ] {
+            assert_eq!(parse(&script).unwrap().action, action.action, "{script}");
+        }
+        let bash = parse(&json!({"script": "true"})).unwrap();
+        assert_eq!(
+            bash.action_value,
+            json!({"kind": "script", "lang": "bash", "source": "true"})
+        );
+    }
+
+    #[test]
+    fn the_working_directory_is_a_path_of_the_workspace() {
+        let cwd = |path: &str| parse(&json!({"command": ["ls"], "cwd": path})).map(|one| one.cwd);
+        assert_eq!(cwd(".").unwrap(), None);
+        assert_eq!(cwd("a/b").unwrap().unwrap().as_str(), "a/b");
+        for bad in ["", "/", "/work", "..", "a/..", "./a", "a//b", "a\u{0}"] {
+            assert!(cwd(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn a_time_out_in_seconds_is_the_wall_clock() {
         for (seconds, milliseconds) in [(json!(30), 30_000), (json!(0.25), 250), (json!(1e-3), 1)] {
             let request = parse(&json!({"command": ["true"], "timeout_s": seconds})).unwrap();
@@ -191,6 +274,11 @@ mod tests {
             json!({"action": {"kind": "command", "pipeline": [["cat"]], "stdin": "x"}, "stdin": "x"}),
             json!({"action": {"kind": "check", "criteria": []}}),
             json!({"command": ["true"], "shell": true}),
+            json!({"command": ["true"], "lang": "bash"}),
+            json!({"script": "true", "lang": "perl"}),
+            json!({"script": {"lang": "bash"}}),
+            json!({"script": {"lang": "bash", "source": "true"}, "lang": "bash"}),
+            json!({"script": {"lang": "bash", "source": "true", "path": "x"}}),
             json!({"command": ["true"], "timeout_s": 0}),
             json!({"command": ["true"], "timeout_s": -1}),
             json!({"command": ["true"], "timeout_s": -0.0}),

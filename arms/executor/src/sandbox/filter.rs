@@ -119,6 +119,8 @@ fn verdicts() -> Vec<Verdict> {
             FORBIDDEN,
         ),
         (libc::SYS_prctl, 0, one_of(&options), ALLOW, FORBIDDEN),
+        // One's own limits only: the first process is of the same user.
+        (libc::SYS_prlimit64, 0, one_of(&[0]), ALLOW, FORBIDDEN),
         (
             libc::SYS_memfd_create,
             1,
@@ -456,6 +458,13 @@ mod tests {
         // PR_SET_MM, PR_SET_PTRACER, PR_SET_SECCOMP, PR_CAP_AMBIENT
         for option in [35, 0x5961_6d61, 22, 47] {
             assert_eq!(answer_to(libc::SYS_prctl, first(option)), FORBIDDEN);
+        }
+    }
+
+    #[test]
+    fn limits_are_one_s_own() {
+        for (pid, expected) in [(0, ALLOW), (1, FORBIDDEN), (u64::MAX, FORBIDDEN)] {
+            assert_eq!(answer_to(libc::SYS_prlimit64, first(pid)), expected);
         }
     }
 

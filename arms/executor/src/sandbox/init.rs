@@ -72,7 +72,8 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<Di
     }
     setsid().during("leave the terminal")?;
     sethostname("sandbox").during("name the sandbox")?;
-    if view::enter(order.shown.as_ref(), order.limits.tmp_bytes)?.has_proc {
+    let (shown, script) = (order.shown.as_ref(), order.script.as_deref());
+    if view::enter(shown, script, order.limits.tmp_bytes)?.has_proc {
         layers.push(Layer::PrivateProc);
     }
     syscall::drop_capabilities().during("drop all capabilities")?;
@@ -82,7 +83,7 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<Di
         Layer::NoNewPrivileges,
         Layer::ResourceLimits,
     ]);
-    digests.ruleset = landlock::confine(order.shown.as_ref(), order.degraded)?;
+    digests.ruleset = landlock::confine(shown, script.is_some(), order.degraded)?;
     layers.extend(digests.ruleset.is_some().then_some(Layer::Landlock));
     // Last: from here on, none of the calls above could be made.
     let program = filter::program();

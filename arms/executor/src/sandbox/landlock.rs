@@ -5,7 +5,7 @@
 //! /usr, /bin …      read, execute; of what is granted singly only programs and interpreters are executed
 //! /work /tmp /dev/shm   read and write, and everything with names; execute nothing, make no device
 //! /dev/null …       read, write
-//! /proc             read
+//! /proc /script     read
 //! /                 list
 //! ```
 //!
@@ -21,6 +21,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use sha2::{Digest, Sha256};
 
+use super::SCRIPT;
 use super::closure::Shown;
 use super::launcher::{During, SetupError};
 use super::syscall;
@@ -54,14 +55,18 @@ const DEVICE: u64 = READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV;
 /// Confines this process and all that it starts to the view. Comes after the view has been entered, because it names its
 /// paths, and after `no_new_privs`. Gives the digest of the ruleset in force; `None`: there is no Landlock that would do,
 /// and `degraded` goes without.
-pub(super) fn confine(shown: Option<&Shown>, degraded: bool) -> Result<Option<String>, SetupError> {
+pub(super) fn confine(
+    shown: Option<&Shown>,
+    has_script: bool,
+    degraded: bool,
+) -> Result<Option<String>, SetupError> {
     let version = match syscall::landlock_version() {
         Ok(version) => version,
         Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => 0, // not built, or not switched on
         Err(errno) => return Err(errno).during("ask for Landlock"),
     };
     if version >= FLOOR {
-        return restrict(version, &rights(shown)).map(Some);
+        return restrict(version, &rights(shown, has_script)).map(Some);
     }
     if degraded {
         return Ok(None);
@@ -72,7 +77,7 @@ pub(super) fn confine(shown: Option<&Shown>, degraded: bool) -> Result<Option<St
 }
 
 /// What is allowed, by path; everything else is not.
-fn rights(shown: Option<&Shown>) -> BTreeMap<PathBuf, u64> {
+fn rights(shown: Option<&Shown>, has_script: bool) -> BTreeMap<PathBuf, u64> {
     let devices = DEVICES.map(|name| (PathBuf::from(format!("/dev/{name}")), DEVICE));
     let fixed = [
         // Where a host allows no new /proc, the directory is empty.
@@ -84,6 +89,9 @@ fn rights(shown: Option<&Shown>) -> BTreeMap<PathBuf, u64> {
     ];
     let fixed = fixed.map(|(path, access)| (PathBuf::from(path), access));
     let mut rights: BTreeMap<PathBuf, u64> = fixed.into_iter().chain(devices).collect();
+    if has_script {
+        rights.insert(PathBuf::from(SCRIPT), READ_FILE);
+    }
     match shown {
         None => rights.extend(system().map(|path| (path, PROGRAMS))),
         Some(shown) => {
@@ -180,7 +188,7 @@ mod tests {
     }
 
     fn rights_of_the_system() -> BTreeMap<PathBuf, u64> {
-        let mut rights = rights(None);
+        let mut rights = rights(None, false);
         rights.retain(|path, access| path.exists() && *access != WRITABLE);
         rights
     }

@@ -126,7 +126,15 @@ impl Namespace {
             // The kernel's choice may be the launcher or the first process, and then nobody is left to report.
             Err(SandboxError::Lost(_)) if evidence.oom_kills > 0 => {
                 let ending = Ending::OutOfMemory(evidence.oom_kills);
-                return Ok(unreported(ending, group_layers));
+                let (stdout, stderr) = tokio::join!(
+                    collect(stdout, stop_draining.clone()),
+                    collect(stderr, stop_draining.clone())
+                );
+                return Ok(Run {
+                    stdout,
+                    stderr,
+                    ..unreported(ending, group_layers)
+                });
             }
             outcome => outcome?,
         };
@@ -196,6 +204,8 @@ impl Namespace {
         }
         let mut command = Command::new(&self.launcher);
         command
+            // Programs can read it as the command line of their first process: no path of the host.
+            .arg0("octollm-executor")
             .arg(SUBCOMMAND)
             .env_clear()
             .current_dir(&job.workspace)
@@ -224,6 +234,7 @@ impl Namespace {
             stages: job.stages.clone(),
             environment: job.environment.clone(),
             cwd: job.cwd.clone(),
+            script: job.script.clone(),
             stdin: job.stdin.as_ref().map(|content| BASE64.encode(content)),
             redirect: job.redirect.clone(),
             limits: self.groups.remainder(&job.limits),

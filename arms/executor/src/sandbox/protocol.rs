@@ -26,6 +26,7 @@ pub(super) struct Order {
     pub stages: Vec<Program>,
     pub environment: Vec<(String, String)>,
     pub cwd: Option<WorkspacePath>,
+    pub script: Option<String>,
     /// In base64.
     pub stdin: Option<String>,
     pub redirect: Option<Redirect>,

@@ -7,6 +7,7 @@
 //! /work        the task's workspace, read-write, nothing in it can be executed
 //! /tmp /dev/shm   tmpfs of limited size, nothing in them can be executed
 //! /dev         null zero full random urandom, and links to the standard streams
+//! /script      the text of a script, where there is one
 //! /proc        the processes of the sandbox and nothing else, read-only
 //! ```
 //!
@@ -21,6 +22,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, pivot_root};
 
+use super::SCRIPT;
 use super::closure::Shown;
 use super::launcher::{During, SetupError};
 use super::syscall::restrict_mount;
@@ -46,7 +48,11 @@ pub(super) struct Entered {
 }
 
 /// Replaces the process's whole file system by the view. The workspace is the working directory, before and after.
-pub(super) fn enter(shown: Option<&Shown>, tmp_bytes: u64) -> Result<Entered, SetupError> {
+pub(super) fn enter(
+    shown: Option<&Shown>,
+    script: Option<&str>,
+    tmp_bytes: u64,
+) -> Result<Entered, SetupError> {
     umask(Mode::from_bits_truncate(0o022));
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
@@ -55,6 +61,9 @@ pub(super) fn enter(shown: Option<&Shown>, tmp_bytes: u64) -> Result<Entered, Se
     match shown {
         Some(shown) => show(shown)?,
         None => SYSTEM.into_iter().try_for_each(show_system_directory)?,
+    }
+    if let Some(source) = script {
+        fs::write(inside(SCRIPT), source).during("write the script")?;
     }
     // "." and not its path: the way to it may be closed to the user that we are now.
     bind(".", &inside(WORKSPACE))?;

@@ -91,6 +91,7 @@ impl SandboxWatch {
             }],
             environment: Vec::new(),
             cwd: None,
+            script: None,
             stdin: None,
             redirect: None,
             limits: LIMITS,

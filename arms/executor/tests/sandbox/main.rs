@@ -69,6 +69,7 @@ impl Bench {
             stages: stages.iter().map(|argv| program(argv)).collect(),
             environment: Vec::new(),
             cwd: None,
+            script: None,
             stdin: None,
             redirect: None,
             limits: self.limits,
