@@ -10,7 +10,7 @@ use sha2::Sha256;
 
 /// The key can't be used. The message never holds it.
 #[derive(Debug, thiserror::Error)]
-#[error("the digest key {} {reason}; set OCTO_REFLEX__DIGEST_KEY_FILE to a file of 64 hexadecimal digits", path.display())]
+#[error("the key {} {reason}; a file of 64 hexadecimal digits is wanted (OCTO_REFLEX__DIGEST_KEY_FILE of the service)", path.display())]
 pub struct KeyError {
     path: PathBuf,
     reason: String,

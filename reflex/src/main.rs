@@ -6,6 +6,7 @@ mod artifacts;
 mod cache;
 mod caller;
 mod capabilities;
+mod command;
 mod commands;
 mod contract;
 mod digest;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use actix_web::middleware::from_fn;
 use actix_web::web::{Data, PayloadConfig, ServiceConfig, get, post, to};
 use actix_web::{App, HttpServer};
+use clap::Parser;
 use octollm_events::config::{self, NatsSettings, RedisSettings};
 use octollm_events::gate::Gate;
 use octollm_events::service::{Probes, start_logging, stop_signal};
@@ -42,6 +44,7 @@ use crate::artifacts::Artifacts;
 use crate::cache::Cache;
 use crate::caller::Callers;
 use crate::capabilities::Capabilities;
+use crate::command::CommandLine;
 use crate::commands::Commands;
 use crate::digest::DigestKey;
 use crate::intake::Intake;
@@ -56,8 +59,15 @@ const SERVICE: &str = "reflex";
 /// Seconds that open requests have to end once the service stops.
 const SHUTDOWN_SECONDS: u64 = 5;
 
+fn main() -> ExitCode {
+    match CommandLine::parse().command {
+        Some(command) => command.run(),
+        None => service(),
+    }
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn service() -> ExitCode {
     start_logging();
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,

@@ -47,7 +47,7 @@ mod validator;
 mod view;
 
 pub use placeholder::Placeholders;
-pub use redact::{Strategy, redact};
+pub use redact::{HashKey, Strategy, redact};
 pub use ruleset::{Ruleset, RulesetError};
 pub use screening::{
     Decision, Family, Finding, MAX_FINDINGS, MAX_SPANS, Place, Role, Screening, Severity, Span,

@@ -7,11 +7,28 @@ use crate::fold::folded;
 use crate::ruleset::Ruleset;
 use crate::screening::Screening;
 
-/// Longest placeholder, in bytes: a type of 40, a number of 6, punctuation.
-const MAX_LENGTH: usize = 49;
+/// Longest placeholder, in bytes: a type of 40, what is kept of a value, punctuation.
+const MAX_LENGTH: usize = 96;
 
-/// Length in bytes of the placeholder that `text` begins with, of a type that the rules know: `[EMAIL_1]` or
-/// `[EMAIL]`.
+/// What is left of a value that is removed.
+pub(crate) const OMITTED: &str = "[...]";
+
+/// Stands for the hidden part of a value.
+pub(crate) const HIDDEN: &str = "***";
+
+/// Letters of a hash.
+pub(crate) const HASH_LETTERS: usize = 16;
+
+/// Letters and digits at the end of a value that may be kept.
+pub(crate) const TAIL_SYMBOLS: usize = 4;
+
+/// Longest domain that is kept, with its sign.
+const MAX_DOMAIN: usize = 48;
+
+/// Length in bytes of the placeholder that `text` begins with, of a type that the rules know: `[EMAIL_1]`, `[EMAIL]`,
+/// `[EMAIL:***@example.org]`, `[EMAIL:hbkfacdpoonmglie]` or `[...]`.
+///
+/// No placeholder has room for a value: else a value could be hidden in what looks like one.
 pub(crate) fn length_at(text: &str, ruleset: &Ruleset) -> Option<usize> {
     let inner = text.strip_prefix('[')?;
     let length = inner
@@ -19,8 +36,34 @@ pub(crate) fn length_at(text: &str, ruleset: &Ruleset) -> Option<usize> {
         .take(MAX_LENGTH)
         .position(|byte| byte == b']')?;
     let name = &inner[..length];
-    let known = ruleset.knows(name) || numbered(name).is_some_and(|(kind, _)| ruleset.knows(kind));
+    let known = name == "..."
+        || ruleset.knows(name)
+        || numbered(name).is_some_and(|(kind, _)| ruleset.knows(kind))
+        || name
+            .split_once(':')
+            .is_some_and(|(kind, left)| ruleset.knows(kind) && (is_hash(left) || is_rest(left)));
     known.then_some(length + 2)
+}
+
+fn is_hash(left: &str) -> bool {
+    left.len() == HASH_LETTERS && left.bytes().all(|byte| (b'a'..=b'p').contains(&byte))
+}
+
+fn is_rest(left: &str) -> bool {
+    let tail = |tail: &str| {
+        tail.len() <= TAIL_SYMBOLS && tail.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    left.strip_prefix(HIDDEN)
+        .is_some_and(|rest| tail(rest) || is_domain(rest))
+}
+
+/// Whether `domain`, with its `@`, may stand in a placeholder: without digits it holds no value.
+pub(crate) fn is_domain(domain: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'.' | b'-');
+    domain.len() <= MAX_DOMAIN
+        && domain
+            .strip_prefix('@')
+            .is_some_and(|name| name.bytes().all(plain))
 }
 
 /// Type and number of a numbered placeholder's name, `EMAIL_1`.
@@ -107,7 +150,7 @@ impl fmt::Debug for Placeholders {
 
 /// A value without its notation: e-mail addresses ignore case (RFC 5321 leaves the local part to the host, and no
 /// host that matters tells case apart), everything else is its letters and digits.
-fn canonical(kind: &str, value: &str) -> String {
+pub(crate) fn canonical(kind: &str, value: &str) -> String {
     let folded = folded(value);
     if kind == "EMAIL" {
         return folded.to_lowercase();

@@ -1,10 +1,18 @@
 //! What holds for every text.
 
 use octollm_screen::{
-    MAX_SPANS, Placeholders, Role, Ruleset, Screening, Strategy as Redaction, UNSCREENED, redact,
-    screen, screen_member,
+    HashKey, MAX_SPANS, Placeholders, Role, Ruleset, Screening, Strategy as Redaction, UNSCREENED,
+    redact, screen, screen_member,
 };
 use proptest::prelude::*;
+
+const STRATEGIES: [Redaction; 5] = [
+    Redaction::Token,
+    Redaction::Mask,
+    Redaction::Partial,
+    Redaction::Remove,
+    Redaction::Hash(HashKey::new([7; 32])),
+];
 
 /// Pieces that make rules meet: values, halves of values, hidden characters, placeholders, attacks.
 fn fragment() -> impl Strategy<Value = String> {
@@ -20,6 +28,9 @@ fn fragment() -> impl Strategy<Value = String> {
         Just("[EMAIL_1]".to_owned()),
         Just("[US_SSN]".to_owned()),
         Just("[EMAIL_".to_owned()),
+        Just("[EMAIL:***@example.org]".to_owned()),
+        Just("[EMAIL:***".to_owned()),
+        Just("[...]".to_owned()),
         Just("\u{200B}".to_owned()),
         Just("\u{FFFC}".to_owned()),
         Just("１１１１".to_owned()),
@@ -103,7 +114,7 @@ proptest! {
     #[test]
     fn a_redacted_text_has_nothing_left_to_redact(text in text()) {
         let screening = screen(&text, Role::Goal, Ruleset::builtin());
-        for strategy in [Redaction::Token, Redaction::Mask] {
+        for strategy in STRATEGIES {
             let redacted = redact(&text, &screening, strategy, &mut Placeholders::default());
             let again = screen(&redacted, Role::Goal, Ruleset::builtin());
             prop_assert!(again.spans.is_empty(), "{:?} -> {:?}: {:?}", text, redacted, again.spans);
