@@ -34,6 +34,10 @@ mod detect;
 mod encoding;
 mod escape;
 mod fold;
+#[cfg(feature = "training")]
+pub mod model;
+#[cfg(not(feature = "training"))]
+mod model;
 mod placeholder;
 mod prefilter;
 mod reading;

