@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Validates the injection model across sources: what it says of a source that it was not trained on.
 
-    OCTO_EVAL_DIR=… crossval.py [--flag LOGIT]
+    OCTO_EVAL_DIR=… python -m bench.screen.crossval [--flag LOGIT]
 
-For every source of the dev data a model is trained without it (and with all others and our own corpus) and judges it. The
+For every source of the dev data a model is trained without it, on all others and our own corpus, and judges it. The
 threshold is one for all, in thousandths of a logit: by default that of the committed model. `rules` is what the rules
 alone flag, `model` the model alone, `both` the two together, which is what the screen does.
 """
@@ -11,16 +11,10 @@ alone flag, `model` the model alone, `both` the two together, which is what the 
 import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-SCREEN = ROOT / "reflex" / "screen"
-sys.path.insert(0, str(SCREEN / "training"))
-
-import rows  # noqa: E402
-import train  # noqa: E402
+from bench.screen import rows, train
 
 Prediction = dict[str, Any]
 
@@ -57,12 +51,14 @@ def share(predictions: list[Prediction], label: int, flag: int, by: str) -> str:
 
 
 def table(predictions: list[Prediction], flag: int) -> None:
-    print(f"{'source left out':<20}{'attacks':>8}{'rules':>7}{'model':>7}{'both':>7}   {'honest':>8}{'rules':>7}{'model':>7}{'both':>7}{'AUC':>8}")
+    columns = f"{'rules':>7}{'model':>7}{'both':>7}"
+    print(f"{'source left out':<20}{'attacks':>8}{columns}   {'honest':>8}{columns}{'AUC':>8}")
     groups = sorted({row["group"] for row in predictions})
     for group in [*groups, "all"]:
         own = [row for row in predictions if group in (row["group"], "all")]
         cells = [
-            f"{sum(row['label'] == label for row in own):>8}" + "".join(share(own, label, flag, by) for by in ("rules", "model", "both"))
+            f"{sum(row['label'] == label for row in own):>8}"
+            + "".join(share(own, label, flag, by) for by in ("rules", "model", "both"))
             for label in (1, 0)
         ]
         print(f"{group:<20}{cells[0]}   {cells[1]}{auc(own):>8.3f}")
@@ -78,7 +74,9 @@ def main() -> None:
         print("skipped: OCTO_EVAL_DIR names no folder with injection_dev.jsonl")
         return
     lines = train.lines(rows.weighted(rows.dev_rows(path) + rows.own_rows()))
-    output = subprocess.run([train.trainer(), "crossval", train.LEXICON], input=lines, capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [train.trainer(), "crossval", train.LEXICON], input=lines, stdout=subprocess.PIPE, text=True, check=True
+    )
     predictions = [json.loads(line) for line in output.stdout.splitlines()]
     if arguments.out is not None:
         arguments.out.write_text(output.stdout, encoding="utf-8")

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 const BITS: u32 = 17;
-const EPOCHS: usize = 14;
+const EPOCHS: usize = 6;
 const RATE: f64 = 0.12;
 const DECAY: f64 = 2e-3;
 const SEED: u64 = 20_261_122;
@@ -56,7 +56,10 @@ impl Weights {
     }
 
     /// The worst window of a text, with its reading.
-    fn worst<'d>(&self, readings: &'d [Reading]) -> Option<(f64, &'d Reading, std::ops::Range<usize>)> {
+    fn worst<'d>(
+        &self,
+        readings: &'d [Reading],
+    ) -> Option<(f64, &'d Reading, std::ops::Range<usize>)> {
         let mut worst: Option<(f64, &Reading, std::ops::Range<usize>)> = None;
         for reading in readings {
             for window in reading.windows() {
@@ -196,7 +199,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (mode, lexicon) = match arguments[..] {
         [mode @ "fit", lexicon, _, _, _] | [mode @ "crossval", lexicon] => (mode, lexicon),
-        _ => return Err("usage: train fit LEXICON MODEL FLAG BLOCK | train crossval LEXICON".into()),
+        _ => {
+            return Err(
+                "usage: train fit LEXICON MODEL FLAG BLOCK | train crossval LEXICON".into(),
+            );
+        }
     };
     let lexicon = std::fs::read_to_string(lexicon)?;
     let ruleset = Ruleset::builtin();
@@ -208,7 +215,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if mode == "fit" {
         let model = Weights::fit(&documents.iter().collect::<Vec<_>>());
-        std::fs::write(arguments[2], model.file(arguments[3].parse()?, arguments[4].parse()?))?;
+        std::fs::write(
+            arguments[2],
+            model.file(arguments[3].parse()?, arguments[4].parse()?),
+        )?;
         return Ok(());
     }
     let judged = documents.iter().filter(|document| document.row.judged);
@@ -219,7 +229,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (groups, documents) = (&groups, &documents);
             scope.spawn(move || {
                 let own = groups.iter().skip(half).step_by(2);
-                own.flat_map(|group| fold(documents, group, ruleset)).collect()
+                own.flat_map(|group| fold(documents, group, ruleset))
+                    .collect()
             })
         });
         parts.map(|part| part.join().expect("no panic")).into()
@@ -236,16 +247,21 @@ fn fold(documents: &[Document], group: &str, ruleset: &Ruleset) -> Vec<String> {
         .iter()
         .partition(|document| document.row.group == group);
     let model = Weights::fit(&others);
-    let lines = own.iter().filter(|document| document.row.judged).map(|document| {
-        let logit = model.worst(&document.readings).map_or(-9.0, |(logit, ..)| logit);
-        json!({
-            "id": document.row.id,
-            "group": group,
-            "label": document.row.label,
-            "logit": (logit * 1000.0).round(),
-            "rules": rules(&document.row.text, ruleset),
-        })
-        .to_string()
-    });
+    let lines = own
+        .iter()
+        .filter(|document| document.row.judged)
+        .map(|document| {
+            let logit = model
+                .worst(&document.readings)
+                .map_or(-9.0, |(logit, ..)| logit);
+            json!({
+                "id": document.row.id,
+                "group": group,
+                "label": document.row.label,
+                "logit": (logit * 1000.0).round(),
+                "rules": rules(&document.row.text, ruleset),
+            })
+            .to_string()
+        });
     lines.collect()
 }

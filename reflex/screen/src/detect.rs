@@ -1,10 +1,14 @@
 //! Detection: the rules over a view.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
+use crate::model::{self, Logit};
 use crate::reading::Reading;
 use crate::ruleset::Ruleset;
-use crate::screening::{Finding, MAX_FINDINGS, MAX_SPANS, Place, Span, UNSCREENED};
+use crate::screening::{
+    Family, Finding, MAX_FINDINGS, MAX_SPANS, Place, Severity, Span, UNSCREENED,
+};
 
 /// Passes over a text. A value that is taken out can bare another one (`ada@example.org219-45-6780`), so the rules
 /// run until they find nothing; a text that is not done by then was made to be so.
@@ -50,36 +54,73 @@ fn ranges(found: &[Candidate<'_>]) -> Vec<Range<usize>> {
     ranges.collect()
 }
 
-/// Finds the signs of injection in the readings of `original`. Also says whether there were more than are given.
-pub(crate) fn injections(
-    original: &str,
-    readings: &[Reading<'_>],
-    ruleset: &Ruleset,
-) -> (Vec<Finding>, bool) {
+/// Id of the model's findings among those of the rules.
+const MODEL: &str = "model.window";
+
+/// The signs of injection in a text.
+pub(crate) struct Signs {
+    pub(crate) findings: Vec<Finding>,
+    /// How likely the model takes an attack to be, in thousandths.
+    pub(crate) chance: u16,
+    /// There were more findings than are given.
+    pub(crate) cut: bool,
+}
+
+/// A finding in the bytes of the original.
+struct Sign<'r> {
+    family: Family,
+    severity: Severity,
+    rule: &'r str,
+    range: Range<usize>,
+}
+
+/// Finds the signs of injection in the readings of `original`.
+pub(crate) fn injections(original: &str, readings: &[Reading<'_>], ruleset: &Ruleset) -> Signs {
     let mut found = Vec::new();
+    let mut worst: Option<Logit> = None;
     for reading in readings {
         for rule in &ruleset.injection {
+            let source = &rule.source;
             let matches = rule.find(reading.text(), &reading.hits).take(MAX_FINDINGS);
-            found.extend(matches.map(|range| (rule, reading.origin(&range))));
+            found.extend(matches.map(|range| Sign {
+                family: source.family,
+                severity: source.severity,
+                rule: &source.id,
+                range: reading.origin(&range),
+            }));
+        }
+        if let Some(model) = &ruleset.model
+            && let Some(window) = model.worst(reading.text())
+        {
+            worst = worst.max(Some(window.logit));
+            found.extend(model.severity(window.logit).map(|severity| Sign {
+                family: Family::Learned,
+                severity,
+                rule: MODEL,
+                range: reading.origin(&window.range),
+            }));
         }
     }
-    found.sort_by_key(|(rule, range)| {
-        let source = &rule.source;
-        let gravest_first = std::cmp::Reverse(source.severity);
-        (gravest_first, range.start, &source.id, range.end)
+    found.sort_by_key(|sign| {
+        let gravest_first = Reverse(sign.severity);
+        (gravest_first, sign.range.start, sign.rule, sign.range.end)
     });
-    found.dedup_by(|next, last| next.0.source.id == last.0.source.id && next.1 == last.1);
+    found.dedup_by(|next, last| next.rule == last.rule && next.range == last.range);
     let cut = found.len() > MAX_FINDINGS;
     found.truncate(MAX_FINDINGS);
-    found.sort_by_key(|(rule, range)| (range.start, &rule.source.id));
+    found.sort_by_key(|sign| (sign.range.start, sign.rule));
     let mut ruler = Ruler::new(original);
-    let findings = found.into_iter().map(|(rule, range)| Finding {
-        family: rule.source.family,
-        rule: rule.source.id.clone(),
-        severity: rule.source.severity,
-        place: ruler.place(&range),
+    let findings = found.into_iter().map(|sign| Finding {
+        family: sign.family,
+        rule: sign.rule.to_owned(),
+        severity: sign.severity,
+        place: ruler.place(&sign.range),
     });
-    (findings.collect(), cut)
+    Signs {
+        findings: findings.collect(),
+        chance: worst.map_or(0, model::chance),
+        cut,
+    }
 }
 
 /// What the rules find in the readings, in the bytes of the original.

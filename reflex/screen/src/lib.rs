@@ -11,7 +11,8 @@
 //!    hexadecimal; together they are the text's readings,
 //! 2. `prefilter` says in one pass which rules can match at all,
 //! 3. `detect` runs those until nothing new is found,
-//! 4. `decide` turns injection findings and the text's [`Role`] into a score and a [`Decision`],
+//!    and the `model`, which was trained on attacks and honest texts, scores every window of every reading,
+//! 4. `decide` turns injection findings, the model's score and the text's [`Role`] into a score and a [`Decision`],
 //! 5. [`redact`] replaces the personal data and leaves every other byte alone.
 //!
 //! Time is linear in the text: every pattern is a finite automaton with a bounded match (checked when the rules
@@ -64,16 +65,22 @@ pub use screening::{
 /// replaced, not refused. Never fails and never panics, whatever the text.
 #[must_use]
 pub fn screen(text: &str, role: Role, ruleset: &Ruleset) -> Screening {
+    judged(text, role, ruleset).0
+}
+
+/// The screening of a text, and how likely the model takes an attack to be.
+fn judged(text: &str, role: Role, ruleset: &Ruleset) -> (Screening, u16) {
     let (readings, spans, spans_cut) = detect::personal_data(text, ruleset);
-    let (findings, findings_cut) = detect::injections(text, &readings, ruleset);
-    let (score, decision) = decide::decide(&findings, role);
-    Screening {
+    let signs = detect::injections(text, &readings, ruleset);
+    let (score, decision) = decide::decide(&signs.findings, signs.chance, role);
+    let screening = Screening {
         spans,
-        findings,
+        findings: signs.findings,
         score,
         decision,
-        truncated: spans_cut || findings_cut,
-    }
+        truncated: spans_cut || signs.cut,
+    };
+    (screening, signs.chance)
 }
 
 /// Screens a value that stands under a key, such as a member of a JSON object: the key is the value's context (a bare
@@ -83,17 +90,18 @@ pub fn screen_member(key: &str, value: &str, role: Role, ruleset: &Ruleset) -> S
     // More of the key can't matter: no context word is farther away.
     let tail = &key[key.ceil_char_boundary(key.len().saturating_sub(rule::CONTEXT_BEFORE))..];
     let prefix = format!("{tail}: ");
-    let whole = screen(&format!("{prefix}{value}"), role, ruleset);
+    let (whole, chance) = judged(&format!("{prefix}{value}"), role, ruleset);
     let points = prefix.chars().count();
     let spans = whole.spans.into_iter().filter_map(|span| {
         let place = span.place.after(prefix.len(), points)?;
         Some(Span { place, ..span })
     });
-    // A finding that takes in the key is a play of words of ours: `system: …` forges a role, the member system does not.
+    // A rule's finding that takes in the key is a play of words of ours: `system: …` forges a role, the member system
+    // does not. The model's is a stretch around the attack, and no key makes one.
     let own = whole
         .findings
         .into_iter()
-        .filter(|found| found.place.byte_start >= prefix.len());
+        .filter(|found| found.place.byte_start >= prefix.len() || found.family == Family::Learned);
     let findings: Vec<Finding> = own
         .filter_map(|found| {
             Some(Finding {
@@ -102,7 +110,7 @@ pub fn screen_member(key: &str, value: &str, role: Role, ruleset: &Ruleset) -> S
             })
         })
         .collect();
-    let (score, decision) = decide::decide(&findings, role);
+    let (score, decision) = decide::decide(&findings, chance, role);
     Screening {
         spans: spans.collect(),
         findings,

@@ -1,4 +1,4 @@
-//! The model: a linear score of every window of a reading, trained (`training/`) and committed as integers.
+//! The model: a linear score of every window of a reading, trained (`bench/screen/train.py`) and committed as integers.
 //!
 //! A reading is cut into tokens, each token adds the weights of the features that end at it, and a window's score is
 //! their sum over the square root of its length. The text's score is that of its worst window: what stands around an
@@ -13,11 +13,13 @@ use std::ops::Range;
 use feature::History;
 use lexicon::Lexicon;
 
+use crate::screening::Severity;
+
 /// First bytes of a model file.
 const MAGIC: &[u8; 8] = b"OCTOINJ1";
 
 /// Tokens of the windows, small ones for an attack in a document, large ones for a long play; each steps a quarter.
-const WINDOWS: [usize; 2] = [32, 128];
+const WINDOWS: [usize; 3] = [16, 48, 128];
 
 /// A window shorter than this counts as one of this length: three words prove little.
 const MIN_LENGTH: usize = 6;
@@ -45,8 +47,8 @@ pub(crate) struct Model {
     /// Logit of one unit of weight in a window of one token, in 2^-16 thousandths.
     scale: i64,
     /// From these logits on a window is a finding of medium and of high severity.
-    pub(crate) flag: Logit,
-    pub(crate) block: Logit,
+    flag: Logit,
+    block: Logit,
 }
 
 /// The worst window of a reading.
@@ -83,6 +85,17 @@ impl Model {
             flag,
             block,
         })
+    }
+
+    /// How grave a window of this logit is; None if it is no finding.
+    pub(crate) const fn severity(&self, logit: Logit) -> Option<Severity> {
+        if logit >= self.block {
+            Some(Severity::High)
+        } else if logit >= self.flag {
+            Some(Severity::Medium)
+        } else {
+            None
+        }
     }
 
     /// The worst window of `text`; None if it has no token.
@@ -126,24 +139,27 @@ pub(crate) fn chance(logit: Logit) -> u16 {
 
 /// The windows of a reading of `count` tokens.
 fn windows(count: usize) -> impl Iterator<Item = Range<usize>> {
-    WINDOWS.into_iter().enumerate().flat_map(move |(index, size)| {
-        // All of a short reading is one window, once.
-        let repeats = index > 0 && count <= WINDOWS[index - 1];
-        let step = size / 4;
-        let steps = if repeats || count == 0 {
-            0
-        } else {
-            1 + count.saturating_sub(size).div_ceil(step)
-        };
-        (0..steps).map(move |number| number * step..(number * step + size).min(count))
-    })
+    WINDOWS
+        .into_iter()
+        .enumerate()
+        .flat_map(move |(index, size)| {
+            // All of a short reading is one window, once.
+            let repeats = index > 0 && count <= WINDOWS[index - 1];
+            let step = size / 4;
+            let steps = if repeats || count == 0 {
+                0
+            } else {
+                1 + count.saturating_sub(size).div_ceil(step)
+            };
+            (0..steps).map(move |number| number * step..(number * step + size).min(count))
+        })
 }
 
 /// 2^12 over the square root of the index.
-static INVERSE_ROOTS: [u16; WINDOWS[1] + 1] = inverse_roots();
+static INVERSE_ROOTS: [u16; WINDOWS[2] + 1] = inverse_roots();
 
-const fn inverse_roots() -> [u16; WINDOWS[1] + 1] {
-    let mut roots = [0; WINDOWS[1] + 1];
+const fn inverse_roots() -> [u16; WINDOWS[2] + 1] {
+    let mut roots = [0; WINDOWS[2] + 1];
     let mut index = 1;
     while index < roots.len() {
         // The largest root with root^2 * index <= 2^24.
@@ -212,7 +228,10 @@ pub mod training {
         /// The hashes of the features of a window.
         #[must_use]
         pub fn hashes(&self, window: &Range<usize>) -> &[u32] {
-            let start = window.start.checked_sub(1).map_or(0, |last| self.ends[last]);
+            let start = window
+                .start
+                .checked_sub(1)
+                .map_or(0, |last| self.ends[last]);
             &self.hashes[start..self.ends[window.end - 1]]
         }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::detect::personal_data;
+use crate::model::Model;
 use crate::prefilter::{Collection, Literals};
 use crate::reading::Reading;
 use crate::rule::{InjectionRule, InjectionSource, PiiRule, PiiSource};
@@ -21,11 +22,16 @@ const BUILTIN: &[(&str, &str)] = &[
     ("secrets.toml", include_str!("../rules/secrets.toml")),
 ];
 
-static BUILTIN_RULESET: LazyLock<Ruleset> = LazyLock::new(|| match Ruleset::compile(BUILTIN) {
-    Ok(ruleset) => ruleset,
-    // The files are compiled in and a test checks them, so this build never passed its tests.
-    Err(error) => panic!("the built-in rules: {error}"),
-});
+/// The files of the built-in model, digested after the rules.
+const LEXICON: (&str, &str) = ("lexicon.toml", include_str!("../model/lexicon.toml"));
+const MODEL: (&str, &[u8]) = ("injection.bin", include_bytes!("../model/injection.bin"));
+
+static BUILTIN_RULESET: LazyLock<Ruleset> =
+    LazyLock::new(|| match Ruleset::compile(BUILTIN, true) {
+        Ok(ruleset) => ruleset,
+        // The files are compiled in and a test checks them, so this build never passed its tests.
+        Err(error) => panic!("the built-in rules: {error}"),
+    });
 
 /// Why rules can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,7 @@ pub struct Ruleset {
     digest: String,
     pub(crate) pii: Vec<PiiRule>,
     pub(crate) injection: Vec<InjectionRule>,
+    pub(crate) model: Option<Model>,
     pub(crate) literals: Literals,
     kinds: BTreeSet<String>,
 }
@@ -76,7 +83,7 @@ struct RuleFile {
 }
 
 impl Ruleset {
-    /// The rules that come with this crate.
+    /// The rules and the model that come with this crate.
     ///
     /// # Panics
     ///
@@ -86,19 +93,19 @@ impl Ruleset {
         &BUILTIN_RULESET
     }
 
-    /// Loads rules from `files`, each a name and its TOML text, all of one version.
+    /// Loads rules from `files`, each a name and its TOML text, all of one version. They stand alone, without a model.
     ///
     /// # Errors
     ///
     /// A file that does not parse, files of different versions, two rules of one id, a pattern whose matches are
     /// unbounded or empty, and a rule that misses one of its positive examples or matches a negative one.
     pub fn load(files: &[(&str, &str)]) -> Result<Self, RulesetError> {
-        let ruleset = Self::compile(files)?;
+        let ruleset = Self::compile(files, false)?;
         ruleset.check_examples()?;
         Ok(ruleset)
     }
 
-    fn compile(files: &[(&str, &str)]) -> Result<Self, RulesetError> {
+    fn compile(files: &[(&str, &str)], with_model: bool) -> Result<Self, RulesetError> {
         let mut version: Option<String> = None;
         let mut hash = Sha256::new();
         let (mut pii, mut injection, mut ids) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -116,9 +123,7 @@ impl Ruleset {
                     file.version
                 )));
             }
-            // Name and length delimit the files, so that no two sets of files have one digest.
-            hash.update(format!("{name}\n{}\n", text.len()));
-            hash.update(text);
+            digest(&mut hash, name, text.as_bytes());
             for mut source in file.pii {
                 source.pattern = expand(&source.pattern, &file.fragments);
                 source.context = words(source.context, &file.contexts);
@@ -155,6 +160,17 @@ impl Ruleset {
                 });
             }
         }
+        let model = if with_model {
+            digest(&mut hash, LEXICON.0, LEXICON.1.as_bytes());
+            digest(&mut hash, MODEL.0, MODEL.1);
+            let loaded = Model::load(MODEL.1, LEXICON.1);
+            Some(loaded.map_err(|message| RulesetError::File {
+                file: MODEL.0.to_owned(),
+                message,
+            })?)
+        } else {
+            None
+        };
         let kinds = pii
             .iter()
             .map(|rule| rule.source.kind.clone())
@@ -170,6 +186,7 @@ impl Ruleset {
             digest: hex::encode(hash.finalize()),
             pii,
             injection,
+            model,
             kinds,
         })
     }
@@ -180,7 +197,8 @@ impl Ruleset {
         &self.version
     }
 
-    /// SHA-256 of the rule files in lower-case hexadecimal: over `name LF length LF bytes` of each, in order.
+    /// SHA-256 of the rule files, then of the model's, in lower-case hexadecimal: over `name LF length LF bytes` of
+    /// each, in order.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -234,6 +252,12 @@ impl Ruleset {
             message: others.fold(message, |all, other| all + &other),
         })
     }
+}
+
+/// Name and length delimit the files, so that no two sets of files have one digest.
+fn digest(hash: &mut Sha256, name: &str, bytes: &[u8]) {
+    hash.update(format!("{name}\n{}\n", bytes.len()));
+    hash.update(bytes);
 }
 
 /// Sets a rule against its own examples; without examples of both kinds it can't be trusted.

@@ -185,7 +185,7 @@ pub struct Screening {
     pub spans: Vec<Span>,
     /// Signs of injection, ordered by place and rule, at most [`MAX_FINDINGS`]; they may overlap.
     pub findings: Vec<Finding>,
-    /// How likely an injection is, in thousandths: 0 for none.
+    /// How likely an injection is by rules and model, in thousandths: higher is likelier; `decision` says what it means.
     pub score: u16,
     /// What to do with the text.
     pub decision: Decision,

@@ -107,10 +107,11 @@ async fn an_injection_is_refused_and_on_record_without_its_text() {
     let rejected: TaskRejected = events[0].decode().expect("it keeps its schema");
     assert_eq!(rejected.code, ErrorCode::InjectionBlocked);
     let verdict = rejected.verdict.expect("the verdict is on record");
-    assert_eq!(
-        (verdict.findings[0].start, verdict.findings[0].end),
-        (0, 32)
-    );
+    let mut places = verdict
+        .findings
+        .iter()
+        .map(|found| (found.start, found.end));
+    assert!(places.any(|place| place == (0, 32)));
     let record = String::from_utf8_lossy(&events[0].body).into_owned();
     assert!(
         !record.contains("Ignore") && !record.contains("ada@"),

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Expands our own corpus of injections and honest texts.
 
-    corpus.py          writes corpus/injection/heldout.jsonl
-    corpus.py --check  fails if that file is not what the templates give
+    python -m bench.screen.corpus          writes corpus/injection/heldout.jsonl
+    python -m bench.screen.corpus --check  fails if that file is not what the templates give
 
 The templates are `corpus/injection/{attacks,honest}.txt`: `= family.language` opens a section, every other line is a
-template with `{a|b}` for a choice, `[x]` for what may be missing, and `{name}` for one of the list `@name = a | b`. Choices nest. Every fifth template
-of a section is held out: none of its texts is trained on. Deterministic: each template has a random source of its own, seeded with its text.
+template with `{a|b}` for a choice, `[x]` for what may be missing, and `{name}` for one of the list `@name = a | b`.
+Choices nest. Every fifth template of a section is held out: none of its texts is trained on. Deterministic: each
+template has a random source of its own, seeded with its text.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1] / "corpus" / "injection"
+ROOT = Path(__file__).resolve().parents[2] / "reflex" / "screen" / "corpus" / "injection"
 HELDOUT = ROOT / "heldout.jsonl"
 FILES = {"attacks.txt": 1, "honest.txt": 0}
 # Texts from one template: as many as it has choices, within these.
@@ -34,9 +35,10 @@ def expand(template: str, lists: dict[str, list[str]], source: random.Random) ->
     kept: list[str] = []
 
     def choose(found: re.Match[str]) -> str:
-        choice, optional = found.groups()
-        if optional is not None:
-            return optional if source.random() < 0.5 else ""
+        choice: str | None = found[1]
+        optional: str | None = found[2]
+        if choice is None:
+            return (optional or "") if source.random() < 0.5 else ""
         if choice in lists:
             return source.choice(lists[choice])
         if "|" in choice:
@@ -105,7 +107,7 @@ def main() -> None:
             HELDOUT.write_text(heldout(), encoding="utf-8")
         case ["--check"]:
             if HELDOUT.read_text(encoding="utf-8") != heldout():
-                sys.exit(f"{HELDOUT.name} is not what the templates give: run corpus.py")
+                sys.exit(f"{HELDOUT.name} is not what the templates give: run python -m bench.screen.corpus")
         case _:
             sys.exit(__doc__)
 

