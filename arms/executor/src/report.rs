@@ -112,6 +112,7 @@ fn with_output(
                     stderr: excerpt(&Captured::empty()),
                 }),
                 checks,
+                denials: (!outcome.denials.is_empty()).then(|| told(&outcome.denials)),
                 usage,
             };
             NewEvent::new(&executed, cause, key)
@@ -123,7 +124,7 @@ fn with_output(
                 attempt: dispatched.attempt,
                 code: failure.code,
                 message: clip(&screened(&failure.message), MESSAGE_CHARACTERS),
-                violations: violations(failure),
+                violations: told(&failure.violations),
                 checks: (!checks.is_empty()).then_some(checks),
                 exit_code,
                 output,
@@ -135,9 +136,9 @@ fn with_output(
     }
 }
 
-fn violations(failure: &Failure) -> Vec<String> {
-    failure
-        .violations
+/// Violations and denials, as far as there is room.
+fn told(texts: &[String]) -> Vec<String> {
+    texts
         .iter()
         .take(VIOLATIONS)
         .map(|text| clip(&screened(text), DETAIL_CHARACTERS))

@@ -16,6 +16,7 @@ pub mod namespace;
 mod protocol;
 mod syscall;
 mod view;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -246,8 +247,10 @@ pub enum Ending {
     TimedOut,
     /// More output than granted; everything was killed.
     OutputLimit,
-    /// The memory granted was used up, and the kernel killed so many processes.
+    /// The memory granted was used up: the kernel killed so many processes, and everything else was killed.
     OutOfMemory(u64),
+    /// So many processes were refused that it can't come to an end by itself; everything was killed.
+    ProcessLimit(u64),
     /// Cancelled; everything was killed.
     Cancelled,
     /// It could not be started as asked: a redirect's directory is missing, a program can't be executed.
@@ -326,6 +329,8 @@ pub enum Layer {
     CgroupKill,
     /// Only the system calls that generic tools need, and these without arguments that lead out.
     Seccomp,
+    /// Refused calls that tell of an attempt to get out are counted.
+    CallWitness,
 }
 
 impl Layer {
@@ -352,6 +357,7 @@ impl Layer {
             Self::StepCpu => "step_cpu",
             Self::CgroupKill => "cgroup_kill",
             Self::Seccomp => "seccomp",
+            Self::CallWitness => "call_witness",
         }
     }
 }
@@ -370,6 +376,11 @@ pub fn gaps(layers: &[Layer]) -> BTreeMap<&'static str, &'static str> {
             lacking(Layer::Seccomp),
             "seccomp",
             "not in force: a program may make every call that the kernel grants an ordinary user",
+        ),
+        (
+            lacking(Layer::CallWitness),
+            "denials",
+            "refused system calls are not counted (no listener for the filter, or somebody else has it)",
         ),
         (
             lacking(Layer::StepMemory),

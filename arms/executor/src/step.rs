@@ -13,8 +13,8 @@ use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
 use crate::http::{Caps, FetchError, Fetcher, Request};
 use crate::policy::{Denied, Policy, RequestedLimits};
 use crate::sandbox::{
-    Captured, Ending, HEAD_BYTES, Job, Limits, Program, Run, SCRIPT, Sandbox, SandboxError,
-    StageExit, Usage, View,
+    Captured, Denial, DenialKind, Ending, HEAD_BYTES, Job, Limits, Program, Run, SCRIPT, Sandbox,
+    SandboxError, StageExit, Usage, View,
 };
 use crate::workspace::{Workspace, WorkspacePath};
 
@@ -38,6 +38,8 @@ pub struct Outcome {
     pub output: Option<(Captured, Captured)>,
     /// Verdicts of the acceptance criteria and of a check action, unscreened.
     pub verdicts: Vec<Verdict>,
+    /// What it tried and was denied by the sandbox.
+    pub denials: Vec<String>,
     /// What it used.
     pub usage: Usage,
 }
@@ -82,6 +84,7 @@ impl Outcome {
             exit: None,
             output: None,
             verdicts: Vec::new(),
+            denials: Vec::new(),
             usage: Usage::default(),
         }
     }
@@ -98,6 +101,7 @@ impl Outcome {
             exit: Some(StageExit::Code(0)),
             output,
             verdicts: Vec::new(),
+            denials: Vec::new(),
             usage,
         }
     }
@@ -478,6 +482,13 @@ fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -
                 limits.memory_bytes
             ),
         )),
+        Ending::ProcessLimit(refused) => Some(Failure::new(
+            ErrorCode::PidsLimit,
+            format!(
+                "the step may have {} processes at once, {refused} more were refused and it was killed; start fewer",
+                limits.processes
+            ),
+        )),
         Ending::Cancelled => Some(Failure::new(
             ErrorCode::Cancelled,
             "the task was cancelled and the step was killed",
@@ -485,21 +496,47 @@ fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -
         Ending::Completed => {
             let failure =
                 exit.and_then(|exit| judge_exit(exit, &run.stages, command, limits, acceptance));
-            failure.map(|failure| blame_processes(failure, run.refused_processes, limits))
+            failure
+                .map(|failure| blame_processes(failure, run.refused_processes, limits))
+                .map(|failure| blame_disk(failure, &run.denials))
         }
     };
     let is_ours = matches!(
         run.ending,
-        Ending::TimedOut | Ending::OutputLimit | Ending::OutOfMemory(_) | Ending::Cancelled
+        Ending::TimedOut
+            | Ending::OutputLimit
+            | Ending::OutOfMemory(_)
+            | Ending::ProcessLimit(_)
+            | Ending::Cancelled
     );
+    let denials: Vec<String> = run.denials.iter().map(Denial::to_string).collect();
+    let failure = failure.map(|failure| Failure {
+        violations: denials.clone(),
+        ..failure
+    });
     Outcome {
         failure,
+        denials,
         // A kill by us says nothing about the program.
         exit: exit.filter(|_| !is_ours),
         output: Some((run.stdout, run.stderr)),
         verdicts: Vec::new(),
         usage: run.usage,
     }
+}
+
+/// A step that failed and has left a file system full most likely failed of it.
+fn blame_disk(failure: Failure, denials: &[Denial]) -> Failure {
+    let full = denials
+        .iter()
+        .find(|denial| denial.kind == DenialKind::Disk);
+    let Some(full) = full.filter(|_| failure.code == ErrorCode::StepFailed) else {
+        return failure;
+    };
+    Failure::new(
+        ErrorCode::DiskLimit,
+        format!("{}: {}", full.detail, failure.message),
+    )
 }
 
 /// A step that failed after it was refused processes most likely failed of it.

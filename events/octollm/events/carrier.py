@@ -499,6 +499,7 @@ class StepExecuted(Payload, frozen=True, kw_only=True):
     output: Output
     checks: list[CheckResult]
     usage: ResourceUsage
+    denials: list[str] | UnsetType = UNSET
 
 
 class StepFailed(Payload, frozen=True, kw_only=True):

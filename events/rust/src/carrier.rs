@@ -1021,6 +1021,9 @@ pub struct StepExecuted {
     /// Verdicts of the acceptance criteria and of a check action.
     pub checks: Vec<CheckResult>,
     pub usage: ResourceUsage,
+    /// What it tried and was denied by the sandbox, as far as the kernel tells; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denials: Option<Vec<String>>,
 }
 
 /// Event (executor; orchestrator for a silent arm): a step did not succeed.

@@ -14,6 +14,10 @@ macro_rules! calls {
     ($($name:ident)*) => { [$(libc::$name),*] };
 }
 
+macro_rules! named {
+    ($($name:ident)*) => { [$((libc::$name, stringify!($name).split_at(4).1)),*] };
+}
+
 /// Joins tables at compile time.
 const fn join<const N: usize>(tables: &[&[c_long]]) -> [c_long; N] {
     let mut joined = [0; N];
@@ -125,3 +129,18 @@ pub(super) const ALLOWED: &[c_long] =
 /// Calls that are refused with `EPERM`; what stands in neither table is unknown (`ENOSYS`).
 pub(super) const REFUSED: &[c_long] =
     &join::<{ EVERYWHERE_REFUSED.len() + OLD_REFUSED.len() }>(&[&EVERYWHERE_REFUSED, &OLD_REFUSED]);
+
+/// Calls whose refusal tells of an attempt to get out, with their names: no ordinary program makes them. Each stands in
+/// [`REFUSED`], in neither table, or among the allowed with arguments that are refused.
+pub(super) const TELLING: [(c_long, &str); 46] = named![
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_pidfd_getfd SYS_kcmp
+    SYS_mount SYS_umount2 SYS_open_tree SYS_move_mount SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick
+    SYS_mount_setattr SYS_unshare SYS_setns SYS_pivot_root SYS_chroot
+    SYS_open_by_handle_at SYS_fanotify_init
+    SYS_keyctl SYS_add_key SYS_request_key
+    SYS_bpf SYS_userfaultfd SYS_perf_event_open SYS_init_module SYS_finit_module SYS_delete_module
+    SYS_kexec_load SYS_kexec_file_load SYS_reboot SYS_swapon SYS_swapoff SYS_acct SYS_quotactl SYS_sethostname
+    SYS_setdomainname SYS_clock_settime
+    SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register
+    SYS_clone SYS_socket SYS_socketpair SYS_ioctl
+];

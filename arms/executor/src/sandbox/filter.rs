@@ -4,12 +4,15 @@
 //! kernel did not know it (`ENOSYS`): programs then fall back to what they did before. What is known to be dangerous is
 //! refused (`EPERM`). Only a call by the numbers of another architecture kills: there, no number means what it says.
 //! Arguments are compared by their value alone, never through a pointer: the memory behind one can change after the look.
+//!
+//! Where the kernel can, refusals that tell of an attempt to get out go past the [`witness`](super::witness), which
+//! answers the same and counts them.
 
 use nix::libc;
 use nix::libc::sock_filter;
 use sha2::{Digest, Sha256};
 
-use super::calls::{ALLOWED, AUDIT_ARCH, REFUSED};
+use super::calls::{ALLOWED, AUDIT_ARCH, REFUSED, TELLING};
 
 /// Offsets in `struct seccomp_data`: the number, the architecture, and the low halves of the 64-bit arguments.
 const NUMBER: u32 = 0;
@@ -24,6 +27,8 @@ const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const UNKNOWN: u32 = refuse(libc::ENOSYS);
 const FORBIDDEN: u32 = refuse(libc::EPERM);
 const NO_FAMILY: u32 = refuse(libc::EAFNOSUPPORT);
+/// The witness answers; without one the kernel does (`ENOSYS`).
+const TELL: u32 = libc::SECCOMP_RET_USER_NOTIF;
 /// From here on, numbers of the x32 ABI: other entries to the same calls.
 const X32: u32 = 0x4000_0000;
 
@@ -89,8 +94,33 @@ enum Question {
     HasAny(u32),
 }
 
+impl Verdict {
+    /// The same with every refusal made one that is told.
+    fn told(self) -> Self {
+        let told = |value| if value == ALLOW { ALLOW } else { TELL };
+        match self {
+            Self::Answer(value) => Self::Answer(told(value)),
+            Self::Inspect(inspection) => Self::Inspect(Inspection {
+                yes: told(inspection.yes),
+                no: told(inspection.no),
+                ..inspection
+            }),
+        }
+    }
+}
+
+/// The error of a refused call, whatever its arguments.
+pub(super) fn refusal(call: libc::c_long) -> libc::c_int {
+    match call {
+        libc::SYS_socket | libc::SYS_socketpair => libc::EAFNOSUPPORT,
+        libc::SYS_clone | libc::SYS_ioctl => libc::EPERM,
+        call if REFUSED.contains(&call) => libc::EPERM,
+        _ => libc::ENOSYS,
+    }
+}
+
 /// The verdict on each number up to the last known one, were its architecture right.
-fn verdicts() -> Vec<Verdict> {
+fn verdicts(is_told: bool) -> Vec<Verdict> {
     let one_of = |values: &[u32]| Question::IsAny(values.to_vec());
     let family = || one_of(&[libc::AF_UNIX.cast_unsigned()]);
     let options = PROCESS_OPTIONS.map(i32::cast_unsigned);
@@ -152,14 +182,22 @@ fn verdicts() -> Vec<Verdict> {
         };
         set(call, Verdict::Inspect(inspection));
     }
+    let telling = TELLING.iter().filter(|_| is_told);
+    for (call, _) in telling {
+        let number = usize::try_from(*call).expect("numbers of calls are not negative");
+        if verdicts.len() <= number {
+            verdicts.resize(number + 1, Verdict::Answer(UNKNOWN));
+        }
+        verdicts[number] = verdicts[number].clone().told();
+    }
     verdicts
 }
 
-/// The filter, as the kernel takes it.
+/// The filter, as the kernel takes it; `is_told`: there will be a witness.
 ///
 /// After the checks of the architecture the numbers come in ascending runs of the same verdict, each behind one
 /// comparison; the kernel remembers what it always allows, so the length costs nothing.
-pub(super) fn program() -> Vec<sock_filter> {
+pub(super) fn program(is_told: bool) -> Vec<sock_filter> {
     let mut program = vec![
         load(ARCHITECTURE),
         equal(AUDIT_ARCH, 1, 0),
@@ -169,7 +207,7 @@ pub(super) fn program() -> Vec<sock_filter> {
         answer(KILL),
     ];
     let mut next = 0;
-    for run in verdicts().chunk_by(|one, other| one == other) {
+    for run in verdicts(is_told).chunk_by(|one, other| one == other) {
         next += u32::try_from(run.len()).expect("a run of calls is short");
         let block = block(&run[0]);
         let length = u8::try_from(block.len()).expect("a verdict takes some instructions");
@@ -291,7 +329,7 @@ mod tests {
 
     fn answer_to(number: libc::c_long, arguments: [u64; 6]) -> u32 {
         let number = u32::try_from(number).unwrap();
-        simulate(&program(), AUDIT_ARCH, number, arguments)
+        simulate(&program(false), AUDIT_ARCH, number, arguments)
     }
 
     fn first(value: u64) -> [u64; 6] {
@@ -304,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_number_has_the_answer_of_the_table() {
-        let program = program();
+        let program = program(false);
         assert!(program.len() < 4096, "{} instructions", program.len());
         let mut allowed = 0;
         for number in 0..600 {
@@ -323,6 +361,31 @@ mod tests {
             allowed += u32::from(seen == ALLOW);
         }
         assert!((150..260).contains(&allowed), "{allowed} calls are allowed");
+    }
+
+    #[test]
+    fn with_a_witness_the_same_is_allowed_and_what_tells_is_told() {
+        let (silent, told) = (program(false), program(true));
+        let is_telling = |call| TELLING.iter().any(|(telling, _)| *telling == call);
+        let mut seen = 0;
+        for number in 0..600 {
+            for value in [0, 1, 16, 0x5412, u64::MAX] {
+                let at = |program| simulate(program, AUDIT_ARCH, number, [value; 6]);
+                let (silent, told) = (at(&silent), at(&told));
+                if silent != ALLOW && is_telling(libc::c_long::from(number)) {
+                    assert_eq!(told, TELL, "call {number}");
+                    let errno = refuse(refusal(libc::c_long::from(number)));
+                    assert_eq!(errno, silent, "call {number}");
+                    seen += 1;
+                } else {
+                    assert_eq!(told, silent, "call {number}");
+                }
+            }
+        }
+        assert!(seen >= TELLING.len(), "{seen}");
+        for architecture in [0x4000_0003, 0] {
+            assert_eq!(simulate(&told, architecture, 101, [0; 6]), KILL);
+        }
     }
 
     #[test]
@@ -394,11 +457,14 @@ mod tests {
         // i386 and 32-bit Arm: their numbers mean other calls.
         for architecture in [0x4000_0003, 0x4000_0028, 0] {
             for number in 0..600 {
-                assert_eq!(simulate(&program(), architecture, number, [0; 6]), KILL);
+                assert_eq!(
+                    simulate(&program(false), architecture, number, [0; 6]),
+                    KILL
+                );
             }
         }
         for number in [X32, X32 | 1, X32 | 59, u32::MAX] {
-            assert_eq!(simulate(&program(), AUDIT_ARCH, number, [0; 6]), KILL);
+            assert_eq!(simulate(&program(false), AUDIT_ARCH, number, [0; 6]), KILL);
         }
     }
 

@@ -4,6 +4,7 @@
 //! of version 1 where they are not; both at once on hosts that mix them. What a host does not give us is left to the
 //! limits of each process, and no layer claims it.
 
+mod alarm;
 mod place;
 
 use std::fs;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub(super) use self::alarm::{Alarm, Exhausted};
 use self::place::{Hierarchy, Version};
 use super::init::OUR_PROCESSES;
 use super::{Denial, DenialKind, Layer, Limits};
@@ -195,6 +197,8 @@ impl Place {
             }
             (Controller::Memory, Version::Two) => {
                 set("memory.max", bytes)?;
+                // A step with a part of it killed is of no use to anybody.
+                if_there(set("memory.oom.group", "1".to_owned()))?;
                 if_there(set("memory.swap.max", "0".to_owned()))
             }
             (Controller::Pids, _) => {
@@ -252,6 +256,8 @@ pub(super) struct Evidence {
     pub memory_peak_bytes: Option<u64>,
     /// The most processes and threads at once.
     pub processes_peak: Option<u64>,
+    /// User and system time of all processes.
+    pub cpu: Option<Duration>,
 }
 
 impl Evidence {
@@ -329,11 +335,23 @@ impl Group {
                             member.count("pids.events", Some("max ")).unwrap_or(0);
                         evidence.processes_peak = member.count("pids.peak", None);
                     }
-                    (Controller::Cpu, _) => {}
+                    (Controller::Cpu, Version::One) => {
+                        let used = member.count("cpuacct.usage", None);
+                        evidence.cpu = used.map(Duration::from_nanos);
+                    }
+                    (Controller::Cpu, Version::Two) => {
+                        let used = member.count("cpu.stat", Some("usage_usec "));
+                        evidence.cpu = used.map(Duration::from_micros);
+                    }
                 }
             }
         }
         evidence
+    }
+
+    /// Rings when it has used up what it may have.
+    pub(super) fn alarm(&self) -> Alarm {
+        Alarm::of(&self.members)
     }
 
     /// Kills everything inside.

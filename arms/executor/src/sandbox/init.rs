@@ -22,6 +22,7 @@ use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execve, fchdir, ftruncate, pipe2, sethostname, setsid};
@@ -30,7 +31,10 @@ use super::environment::environment;
 use super::launcher::{During, SetupError};
 use super::protocol::{Order, Report, send};
 use super::view::{self, WORKSPACE};
-use super::{Digests, Layer, Limits, Program, StageExit, filter, landlock, syscall};
+use super::witness::Witness;
+use super::{
+    Denial, DenialKind, Digests, Layer, Limits, Program, StageExit, filter, landlock, syscall,
+};
 use crate::action::Redirect;
 use crate::workspace::{WorkspacePath, open_beneath};
 
@@ -48,14 +52,14 @@ pub(super) fn main(
 ) -> ! {
     let report = match enclose(order, leash, &mut layers) {
         Err(SetupError(problem)) => Report::Unavailable(problem),
-        Ok(digests) => {
+        Ok((digests, witness)) => {
             layers.sort_unstable();
             // Whatever can't be sent: the executor is gone, and so are we in a moment.
             let _ = send(control, &Report::Ready { layers, digests });
             let started = watch_children().and_then(|children| Ok((start(order)?, children)));
             match started {
                 Err(SetupError(problem)) => Report::NotStarted(problem),
-                Ok((stages, children)) => supervise(&stages, leash, &children),
+                Ok((stages, children)) => supervise(&stages, leash, &children, witness),
             }
         }
     };
@@ -64,7 +68,11 @@ pub(super) fn main(
 }
 
 /// Everything between a fresh process and the moment when a program may be started.
-fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<Digests, SetupError> {
+fn enclose(
+    order: &Order,
+    leash: &OwnedFd,
+    layers: &mut Vec<Layer>,
+) -> Result<(Digests, Witness), SetupError> {
     let mut digests = Digests::default();
     prctl::set_pdeathsig(Signal::SIGKILL).during("tie the first process to the launcher")?;
     if is_cut(leash, PollTimeout::ZERO)? {
@@ -86,16 +94,30 @@ fn enclose(order: &Order, leash: &OwnedFd, layers: &mut Vec<Layer>) -> Result<Di
     digests.ruleset = landlock::confine(shown, script.is_some(), order.degraded)?;
     layers.extend(digests.ruleset.is_some().then_some(Layer::Landlock));
     // Last: from here on, none of the calls above could be made.
-    let program = filter::program();
-    match syscall::install_filter(&program) {
-        Ok(()) => {
+    let mut listener = None;
+    let program = filter::program(true);
+    let installed = match syscall::install_heard_filter(&program) {
+        Ok(descriptor) => {
+            listener = Some(descriptor);
+            layers.push(Layer::CallWitness);
+            Ok(program)
+        }
+        // Somebody around this host's container listens already, or the kernel knows no listeners.
+        Err(Errno::EBUSY | Errno::EINVAL) => {
+            let program = filter::program(false);
+            syscall::install_filter(&program).map(|()| program)
+        }
+        Err(errno) => Err(errno),
+    };
+    match installed {
+        Ok(program) => {
             layers.push(Layer::Seccomp);
             digests.filter = Some(filter::digest(&program));
         }
         Err(Errno::ENOSYS | Errno::EINVAL) if order.degraded => {}
         Err(errno) => return Err(errno).during("filter system calls (seccomp)"),
     }
-    Ok(digests)
+    Ok((digests, Witness::new(listener)))
 }
 
 fn is_cut(leash: &OwnedFd, timeout: PollTimeout) -> Result<bool, SetupError> {
@@ -297,7 +319,7 @@ fn become_program(
 }
 
 /// Waits for the stages, or for the launcher to let go, then kills and counts whatever is left.
-fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd) -> Report {
+fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd, mut witness: Witness) -> Report {
     let mut exits: Vec<Option<StageExit>> = vec![None; stages.len()];
     let mut record = |status: WaitStatus| {
         let (pid, exit) = match status {
@@ -311,13 +333,18 @@ fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd) -> Report {
     };
     let mut running = stages.len();
     while running > 0 {
-        let mut watched = [
+        let mut watched = vec![
             PollFd::new(children.as_fd(), PollFlags::POLLIN),
             PollFd::new(leash.as_fd(), PollFlags::empty()),
         ];
+        let listener = witness.listener();
+        watched.extend(listener.map(|listener| PollFd::new(listener, PollFlags::POLLIN)));
         let polled = poll(&mut watched, PollTimeout::NONE);
         if !matches!(polled, Ok(_) | Err(Errno::EINTR)) || watched[1].any().unwrap_or(true) {
             break;
+        }
+        if watched.get(2).and_then(PollFd::any) == Some(true) {
+            witness.answer();
         }
         while let Ok(Some(_)) = children.read_signal() {}
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -343,8 +370,28 @@ fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd) -> Report {
         stages: exits,
         cpu_us,
         memory_peak_bytes,
-        denials: Vec::new(),
+        denials: [witness.denials(), full_file_systems()].concat(),
     }
+}
+
+/// The file systems of the sandbox's own that have no room left.
+fn full_file_systems() -> Vec<Denial> {
+    let places = [WORKSPACE, "/tmp", "/dev/shm"].into_iter();
+    let lacking = places.filter_map(|place| {
+        let found = statfs(place).ok()?;
+        let lacks = match () {
+            () if found.filesystem_type() != TMPFS_MAGIC => return None,
+            () if found.blocks() > 0 && found.blocks_available() == 0 => "room",
+            () if found.files() > 0 && found.files_free() == 0 => "names",
+            () => return None,
+        };
+        Some(Denial {
+            kind: DenialKind::Disk,
+            detail: format!("{place} has no {lacks} left"),
+            count: 1,
+        })
+    });
+    lacking.collect()
 }
 
 /// CPU time of all processes that have ended, microseconds, and the largest resident set of one, bytes.

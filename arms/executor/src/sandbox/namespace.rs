@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::capture::{Allowance, Captured, drain};
 use super::closure::{Closures, Shown};
-use super::group::{Group, Groups};
+use super::group::{Alarm, Evidence, Exhausted, Group, Groups};
 use super::launcher::SUBCOMMAND;
 use super::protocol::{Order, Report, encode};
 use super::{
@@ -112,8 +112,11 @@ impl Namespace {
             reports,
             hang_up: Some(hang_up),
             ending: None,
+            run: unreported(Ending::Completed, Vec::new()),
         };
-        let outcome = session.follow(&job, cancel, allowance.exceeded()).await;
+        let outcome = session
+            .follow(&job, cancel, allowance.exceeded(), &group.alarm())
+            .await;
         if outcome.is_err() {
             // The first process dies with the launcher, and with it everything inside.
             group.kill();
@@ -122,63 +125,44 @@ impl Namespace {
         let status = timeout(KILL_TIME, child.wait()).await;
         let (evidence, group_layers) = (group.evidence(), group.layers());
         let closed = tokio::task::spawn_blocking(move || group.close()).await;
-        let mut outcome = match outcome {
-            // The kernel's choice may be the launcher or the first process, and then nobody is left to report.
-            Err(SandboxError::Lost(_)) if evidence.oom_kills > 0 => {
-                let ending = Ending::OutOfMemory(evidence.oom_kills);
-                let (stdout, stderr) = tokio::join!(
-                    collect(stdout, stop_draining.clone()),
-                    collect(stderr, stop_draining.clone())
-                );
-                return Ok(Run {
-                    stdout,
-                    stderr,
-                    ..unreported(ending, group_layers)
-                });
+        let mut run = session.run;
+        match outcome {
+            Ok(()) if matches!(status, Ok(Ok(status)) if status.success()) => {}
+            Ok(()) => {
+                let problem = "the launcher did not end as it should".to_owned();
+                return Err(SandboxError::Lost(problem));
             }
-            outcome => outcome?,
-        };
+            // The kernel kills the whole group, or chooses the launcher or the first process: nobody is left to report.
+            Err(SandboxError::Lost(_)) if evidence.oom_kills > 0 => {
+                run.ending = Ending::OutOfMemory(evidence.oom_kills);
+            }
+            Err(error) => return Err(error),
+        }
         if let Err(error) = closed.map_err(io::Error::other).flatten() {
             let problem = format!("its control group could not be emptied: {error}");
             return Err(SandboxError::Lost(problem));
-        }
-        outcome.digests.view = view;
-        outcome.layers.extend(group_layers);
-        outcome.layers.sort_unstable();
-        outcome.refused_processes = evidence.refused_processes;
-        if let Some(peak) = evidence.memory_peak_bytes {
-            outcome.usage.memory_peak_bytes = peak;
-        }
-        outcome.peaks = Peaks {
-            memory_bytes: outcome.usage.memory_peak_bytes,
-            processes: evidence.processes_peak,
-            cpu: outcome.usage.cpu,
-            ..outcome.peaks
-        };
-        outcome.denials.extend(evidence.denials());
-        if !matches!(status, Ok(Ok(status)) if status.success()) {
-            return Err(SandboxError::Lost(
-                "the launcher did not end as it should".to_owned(),
-            ));
         }
         let (stdout, stderr) = tokio::join!(
             collect(stdout, stop_draining.clone()),
             collect(stderr, stop_draining.clone())
         );
-        // The last bytes may have been read after the programs had ended.
-        let ending = match outcome.ending {
-            Ending::Completed | Ending::TimedOut if evidence.oom_kills > 0 => {
+        run.ending = match run.ending {
+            Ending::Completed | Ending::TimedOut | Ending::OutOfMemory(_)
+                if evidence.oom_kills > 0 =>
+            {
                 Ending::OutOfMemory(evidence.oom_kills)
             }
+            Ending::ProcessLimit(_) => Ending::ProcessLimit(evidence.refused_processes),
+            // The last bytes may have been read after the programs had ended.
             Ending::Completed if allowance.exceeded().is_cancelled() => Ending::OutputLimit,
             ending => ending,
         };
-        Ok(Run {
-            ending,
-            stdout,
-            stderr,
-            ..outcome
-        })
+        (run.stdout, run.stderr) = (stdout, stderr);
+        run.digests.view = view;
+        run.layers.extend(group_layers);
+        run.layers.sort_unstable();
+        run.take_account(&evidence);
+        Ok(run)
     }
 
     /// What is shown of the host, and the digest of it; none: its system directories.
@@ -292,49 +276,65 @@ fn unreported(ending: Ending, layers: Vec<Layer>) -> Run {
     }
 }
 
+impl Run {
+    /// Adds what the control group has seen.
+    fn take_account(&mut self, evidence: &Evidence) {
+        if let Some(peak) = evidence.memory_peak_bytes {
+            self.usage.memory_peak_bytes = peak;
+        }
+        if self.usage.cpu.is_zero() {
+            self.usage.cpu = evidence.cpu.unwrap_or_default();
+        }
+        self.refused_processes = evidence.refused_processes;
+        self.peaks.memory_bytes = self.usage.memory_peak_bytes;
+        self.peaks.processes = evidence.processes_peak;
+        self.peaks.cpu = self.usage.cpu;
+        self.denials.extend(evidence.denials());
+    }
+}
+
 /// The conversation with one launcher.
 struct Session {
     reports: Lines<BufReader<OwnedReadHalf>>,
     hang_up: Option<tokio::net::unix::OwnedWriteHalf>,
     /// Why we hung up, if we did.
     ending: Option<Ending>,
+    /// What has been reported.
+    run: Run,
 }
 
 impl Session {
-    /// Follows the launcher until nothing of the job is left. The outputs of the result are still empty.
+    /// Follows the launcher until nothing of the job is left.
     async fn follow(
         &mut self,
         job: &Job,
         cancel: &CancellationToken,
         too_much_output: &CancellationToken,
-    ) -> Result<Run, SandboxError> {
-        let (layers, digests) = self.set_up().await?;
-        let mut run = Run {
-            digests,
-            ..unreported(Ending::Completed, layers)
-        };
+        alarm: &Alarm,
+    ) -> Result<(), SandboxError> {
+        (self.run.layers, self.run.digests) = self.set_up().await?;
         let started = Instant::now();
         let mut confirmed_by = None;
         loop {
-            let alarm = confirmed_by.unwrap_or(started + job.limits.wall);
+            let deadline = confirmed_by.unwrap_or(started + job.limits.wall);
             tokio::select! {
                 biased;
                 report = self.report() => match report? {
                     Report::Ended { stages, cpu_us, memory_peak_bytes, denials } => {
-                        run.denials = denials;
-                        run.stages = stages.into_iter().map(|exit| exit.unwrap_or(StageExit::Signal(9))).collect();
-                        run.usage = Usage {
+                        self.run.denials = denials;
+                        self.run.stages = stages.into_iter().map(|exit| exit.unwrap_or(StageExit::Signal(9))).collect();
+                        self.run.usage = Usage {
                             duration: started.elapsed(),
                             cpu: Duration::from_micros(cpu_us),
                             memory_peak_bytes,
                         };
                     }
                     Report::NotStarted(problem) => {
-                        run.usage.duration = started.elapsed();
+                        self.run.usage.duration = started.elapsed();
                         self.ending.get_or_insert(Ending::NotStarted(problem));
                     }
                     Report::Gone { written_bytes } => {
-                        run.peaks.written_bytes = written_bytes;
+                        self.run.peaks.written_bytes = written_bytes;
                         break;
                     }
                     Report::Unavailable(problem) => return Err(SandboxError::Lost(problem)),
@@ -342,7 +342,11 @@ impl Session {
                 },
                 () = cancel.cancelled(), if self.hang_up.is_some() => self.hang_up(Ending::Cancelled),
                 () = too_much_output.cancelled(), if self.hang_up.is_some() => self.hang_up(Ending::OutputLimit),
-                () = tokio::time::sleep_until(alarm.into()) => match confirmed_by {
+                exhausted = alarm.rings(), if self.hang_up.is_some() => self.hang_up(match exhausted {
+                    Exhausted::Memory => Ending::OutOfMemory(0),
+                    Exhausted::Processes => Ending::ProcessLimit(0),
+                }),
+                () = tokio::time::sleep_until(deadline.into()) => match confirmed_by {
                     None => self.hang_up(Ending::TimedOut),
                     Some(_) => return Err(SandboxError::Lost("its processes could not be killed".to_owned())),
                 },
@@ -351,11 +355,11 @@ impl Session {
                 confirmed_by = Some(Instant::now() + KILL_TIME);
             }
         }
-        if run.usage.duration.is_zero() {
-            run.usage.duration = started.elapsed();
+        if self.run.usage.duration.is_zero() {
+            self.run.usage.duration = started.elapsed();
         }
-        run.ending = self.ending.take().unwrap_or(Ending::Completed);
-        Ok(run)
+        self.run.ending = self.ending.take().unwrap_or(Ending::Completed);
+        Ok(())
     }
 
     async fn set_up(&mut self) -> Result<(Vec<Layer>, Digests), SandboxError> {

@@ -2,12 +2,16 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Version 3 of `capset(2)`'s header: two words of 32 capabilities each.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
@@ -156,11 +160,22 @@ pub(super) fn drop_capabilities() -> nix::Result<()> {
 
 /// Installs a filter of system calls for this process and all that it starts. Needs `no_new_privs`.
 pub(super) fn install_filter(program: &[libc::sock_filter]) -> nix::Result<()> {
+    set_filter(program, 0).map(drop)
+}
+
+/// The same with a descriptor that hears of the calls that the filter has told. `EBUSY`: somebody hears already.
+pub(super) fn install_heard_filter(program: &[libc::sock_filter]) -> nix::Result<OwnedFd> {
+    let descriptor = set_filter(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    let descriptor = libc::c_int::try_from(descriptor).map_err(|_| Errno::EBADF)?;
+    // SAFETY: with this flag the kernel answers with a descriptor that it has just made for us, closed by `execve`.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn set_filter(program: &[libc::sock_filter], flags: libc::c_ulong) -> nix::Result<libc::c_long> {
     let program = libc::sock_fprog {
         len: program.len().try_into().map_err(|_| Errno::EINVAL)?,
         filter: program.as_ptr().cast_mut(),
     };
-    let flags: libc::c_ulong = 0;
     // SAFETY: the kernel reads a sock_fprog and as many instructions as it says; both outlive the call. It copies them,
     // and writes nothing, whatever the pointer's type says.
     check(unsafe {
@@ -171,7 +186,48 @@ pub(super) fn install_filter(program: &[libc::sock_filter]) -> nix::Result<()> {
             &raw const program,
         )
     })
+}
+
+/// The next call that a filter tells of. `ENOENT`: its caller is gone.
+pub(super) fn receive_notification(listener: impl AsFd) -> nix::Result<libc::seccomp_notif> {
+    // SAFETY: a struct of integers, for which zero is a value; the kernel wants it zeroed.
+    let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    let listener = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one seccomp_notif, which outlives the call; the request's number holds its size.
+    Errno::result(unsafe {
+        libc::ioctl(
+            listener,
+            libc::SECCOMP_IOCTL_NOTIF_RECV,
+            &raw mut notification,
+        )
+    })?;
+    Ok(notification)
+}
+
+/// Answers a call with an error.
+pub(super) fn refuse_notification(
+    listener: impl AsFd,
+    id: u64,
+    errno: libc::c_int,
+) -> nix::Result<()> {
+    let mut response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: -errno,
+        flags: 0,
+    };
+    let listener = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads one seccomp_notif_resp, which outlives the call; the request's number holds its size.
+    Errno::result(unsafe {
+        libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response)
+    })
     .map(drop)
+}
+
+/// A file that the runtime waits for.
+pub(super) fn watched(file: File, interest: Interest) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a File owns its descriptor, answers with the same one for as long as it lives, and the AsyncFd takes it.
+    Ok(unsafe { AsyncFd::register_with_interest(file, interest) }?)
 }
 
 /// `struct landlock_ruleset_attr` as of version 6; older kernels take it as long as what they don't know is zero.

@@ -129,6 +129,71 @@ async fn dangerous_calls_are_refused() {
         };
         assert_eq!(line, format!("{name} {expected}"));
     }
+    // What tells of an attempt to get out is on record, the rest is not.
+    let told: Vec<_> = run
+        .denials
+        .iter()
+        .map(|denial| (denial.detail.as_str(), denial.count))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("add_key", 1),
+            ("bpf", 1),
+            ("clock_settime", 1),
+            ("clone of a namespace", 1),
+            ("io_uring_setup", 1),
+            ("ioctl 0x5412", 1),
+            ("kcmp", 1),
+            ("keyctl", 1),
+            ("perf_event_open", 1),
+            ("process_vm_readv", 1),
+            ("ptrace", 1),
+            ("setns", 1),
+            ("unshare", 1),
+            ("userfaultfd", 1),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn after_some_calls_nobody_listens_and_nothing_is_allowed() {
+    let script = format!(
+        "import ctypes, errno\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         seen = []\n\
+         for _ in range(200):\n\
+         \x20   assert libc.syscall({}, 0) < 0\n\
+         \x20   seen.append(errno.errorcode[ctypes.get_errno()])\n\
+         print(seen[:64].count('EPERM'), seen[64:].count('ENOSYS'), len(seen))",
+        libc::SYS_unshare
+    );
+    let run = Bench::new().python(&script).await;
+    assert_eq!(stdout(&run), "64 136 200\n", "{}", stderr(&run));
+    assert_eq!(run.denials.len(), 1, "{:?}", run.denials);
+    assert_eq!(run.denials[0].to_string(), "seccomp: unshare (64x)");
+}
+
+#[tokio::test]
+async fn calls_of_many_processes_at_once_are_all_answered() {
+    let script = format!(
+        "import ctypes, os\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         for _ in range(8):\n\
+         \x20   if os.fork() == 0:\n\
+         \x20       for _ in range(4): libc.syscall({}, 0, 0, 0, 0)\n\
+         \x20       os._exit(ctypes.get_errno())\n\
+         print([os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(8)])",
+        libc::SYS_ptrace
+    );
+    let run = Bench::new().python(&script).await;
+    assert_eq!(
+        stdout(&run),
+        "[1, 1, 1, 1, 1, 1, 1, 1]\n",
+        "{}",
+        stderr(&run)
+    );
+    assert_eq!(run.denials[0].to_string(), "seccomp: ptrace (32x)");
 }
 
 #[tokio::test]
@@ -154,6 +219,15 @@ async fn sockets_of_other_families_are_not_there() {
         "{}",
         stderr(&run)
     );
+    let mut told: Vec<String> = run
+        .denials
+        .iter()
+        .map(|denial| denial.detail.clone())
+        .collect();
+    told.sort();
+    let mut expected = families.map(|family| format!("socket of family {family}"));
+    expected.sort();
+    assert_eq!(told, expected);
 }
 
 #[cfg(target_arch = "x86_64")]

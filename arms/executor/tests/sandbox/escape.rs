@@ -24,6 +24,7 @@ async fn all_layers_are_in_force() {
         Layer::ResourceLimits,
         Layer::Landlock,
         Layer::Seccomp,
+        Layer::CallWitness,
     ] {
         assert!(
             run.layers.contains(&layer),

@@ -7,7 +7,7 @@ use octollm_executor::sandbox::{Ending, StageExit};
 use super::*;
 
 /// Ways to dodge a kill; each keeps a process alive whose command line holds the marker.
-const DODGES: [(&str, &str); 6] = [
+const DODGES: [(&str, &str); 7] = [
     ("new session", "setsid sleep {marker} & sleep {marker}"),
     (
         "double fork",
@@ -28,6 +28,10 @@ const DODGES: [(&str, &str); 6] = [
     (
         "forks for ever",
         "while :; do setsid sleep {marker} & sleep 0.05; done",
+    ),
+    (
+        "hydra",
+        "python3 -c \"import os, time, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '{marker}')\nfor _ in range(8):\n if os.fork() == 0: break\nwhile True:\n try:\n  if os.fork(): os._exit(0)\n  os.setsid()\n except OSError: pass\n time.sleep(0.001)\" & sleep {marker}",
     ),
 ];
 
