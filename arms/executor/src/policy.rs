@@ -1,26 +1,46 @@
-//! The allow-list: which programs a step may name, with which limits. Unknown is denied.
+//! The policy: which commands a step may name, with which arguments and limits. What it does not list is denied.
 //!
-//! The policy is the first of two lines of defence. It keeps plans to what the executor offers and says clearly what
-//! is not offered; the sandbox holds even where the policy is wrong.
+//! It is data, one TOML file in version 2 of its form (`policy/default.toml` is built in). Each command has an absolute
+//! path and a positive [`grammar`]; commands that run others (`find`, `xargs`, `env`, …) are read down to the last one.
+//! The policy is the first of two lines of defence: it keeps plans to what the executor offers and says clearly what is
+//! not offered. The sandbox holds even where the policy is wrong, and shows a step nothing but what [`Permit::view`]
+//! lists.
 
-use std::collections::BTreeMap;
+mod awk;
+mod command;
+mod denied;
+mod grammar;
+mod kind;
+mod limits;
+mod parse;
+mod sed;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::action::Command;
 use crate::http::Hosts;
-use crate::sandbox::{Limits, Program};
+use crate::sandbox::{self, Program};
+
+use self::command::{CommandForm, Rule, is_bare_name};
+use self::kind::{DefinedKinds, KindForm};
+use self::limits::MaximumForm;
+use self::parse::Surroundings;
+
+pub use denied::Denied;
+pub use limits::{Limits, RequestedLimits};
+pub use parse::{Invocation, Part, Value};
 
 /// The policy that comes with the executor.
-const DEFAULT: &str = include_str!("../policy/default.toml");
-/// The only version of the policy's form so far.
-const VERSION: u32 = 1;
-/// Bytes of a command's name, at most.
-const MAX_NAME_BYTES: usize = 64;
+pub const DEFAULT: &str = include_str!("../policy/default.toml");
+/// The only version of the policy's form that is known.
+const VERSION: u32 = 2;
 
 /// A policy that can't be used; the executor does not start with it.
 #[derive(Debug, thiserror::Error)]
@@ -31,181 +51,83 @@ pub enum InvalidPolicy {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file is not a policy.
     #[error("the policy is not valid: {0}")]
     Malformed(String),
 }
 
-/// A request that the policy does not allow. The code is `POLICY_DENIED`.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{reason}")]
-pub struct Denied {
-    /// What was denied, and what would be allowed.
-    pub reason: String,
+/// What needs somebody's word before it runs.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct ApprovalForm {
+    /// Kinds of actions: `command`, `file`, `http`, `script`.
+    actions: BTreeSet<String>,
+    commands: BTreeSet<String>,
 }
 
-fn denied(reason: impl Into<String>) -> Denied {
-    Denied {
-        reason: reason.into(),
-    }
-}
-
-/// What a step may use where it names no limit of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backstops {
-    /// CPU seconds of one process.
-    pub cpu_seconds: u64,
-    /// Processes of the whole step.
-    pub processes: u64,
-    /// Open files of one process.
-    pub open_files: u64,
-    /// Bytes of one file.
-    pub file_bytes: u64,
-    /// Bytes of `/tmp` and of `/dev/shm`, each.
-    pub tmp_bytes: u64,
-}
-
-/// What a step may ask for, at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Maximum {
-    /// Wall clock, milliseconds.
-    pub wall_ms: u64,
-    /// Memory of one process, bytes.
-    pub memory_bytes: u64,
-    /// stdout and stderr together, bytes.
-    pub output_bytes: u64,
-    /// CPU seconds of one process; absent, here and below: what a step has that names no limit of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_seconds: Option<u64>,
-    /// Processes of the whole step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub processes: Option<u64>,
-    /// Open files of one process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub open_files: Option<u64>,
-    /// Bytes of one file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_bytes: Option<u64>,
-    /// Bytes of `/tmp` and of `/dev/shm`, each.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tmp_bytes: Option<u64>,
-}
-
-/// The limits that a step asks for. A task's step names the first three; of the others the policy's apply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestedLimits {
-    /// Wall clock, milliseconds.
-    pub wall_ms: u64,
-    /// Memory of the whole step, bytes.
-    pub memory_bytes: u64,
-    /// stdout and stderr together, bytes.
-    pub output_bytes: u64,
-    /// CPU seconds of one process.
-    pub cpu_seconds: Option<u64>,
-    /// Processes of the whole step.
-    pub processes: Option<u64>,
-    /// Open files of one process.
-    pub open_files: Option<u64>,
-    /// Bytes of one file.
-    pub file_bytes: Option<u64>,
-    /// Bytes of `/tmp` and of `/dev/shm`, each.
-    pub tmp_bytes: Option<u64>,
-}
-
-impl RequestedLimits {
-    /// The three limits that every step names.
-    #[must_use]
-    pub fn of(wall_ms: u64, memory_bytes: u64, output_bytes: u64) -> Self {
-        Self {
-            wall_ms,
-            memory_bytes,
-            output_bytes,
-            cpu_seconds: None,
-            processes: None,
-            open_files: None,
-            file_bytes: None,
-            tmp_bytes: None,
-        }
-    }
-}
-
+/// An interpreter for `script` actions.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
+struct ScriptForm {
     path: PathBuf,
+    /// Its arguments before the script's path.
     #[serde(default)]
-    refuse: Vec<FlagPattern>,
-}
-
-/// An option that is refused: `--long` or `-s`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-enum FlagPattern {
-    Long(String),
-    Short(char),
-}
-
-impl FlagPattern {
-    /// Whether the argument may be this option. Errs on the side of refusal: an abbreviation counts even where the
-    /// tool would find it ambiguous, and a letter counts in a cluster even where it would be another option's value.
-    fn matches(&self, argument: &str) -> bool {
-        match self {
-            Self::Long(name) => argument.strip_prefix("--").is_some_and(|option| {
-                let given = option.split_once('=').map_or(option, |(given, _)| given);
-                !given.is_empty() && name.starts_with(given)
-            }),
-            Self::Short(letter) => argument
-                .strip_prefix('-')
-                .is_some_and(|cluster| !cluster.starts_with('-') && cluster.contains(*letter)),
-        }
-    }
-}
-
-impl TryFrom<String> for FlagPattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if let Some(name) = text.strip_prefix("--").filter(|name| !name.is_empty()) {
-            return Ok(Self::Long(name.to_owned()));
-        }
-        let mut letters = text.strip_prefix('-').unwrap_or_default().chars();
-        match (letters.next(), letters.next()) {
-            (Some(letter), None) if letter != '-' => Ok(Self::Short(letter)),
-            _ => Err(format!(
-                "{text:?} is neither a long option (--name) nor a short one (-n)"
-            )),
-        }
-    }
-}
-
-impl From<FlagPattern> for String {
-    fn from(pattern: FlagPattern) -> Self {
-        match pattern {
-            FlagPattern::Long(name) => format!("--{name}"),
-            FlagPattern::Short(letter) => format!("-{letter}"),
-        }
-    }
+    arguments: Vec<String>,
+    #[serde(default)]
+    needs: Vec<PathBuf>,
+    /// Commands that a script sees; their arguments are not read, so only the sandbox holds them.
+    #[serde(default)]
+    commands: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
     version: u32,
-    limits: Backstops,
-    maximum: Maximum,
-    commands: BTreeMap<String, Rule>,
+    limits: Limits,
+    #[serde(default)]
+    maximum: MaximumForm,
+    #[serde(default)]
+    approval: ApprovalForm,
+    #[serde(default)]
+    scripts: BTreeMap<String, ScriptForm>,
     #[serde(default)]
     http: Hosts,
+    #[serde(default)]
+    kinds: BTreeMap<String, KindForm>,
+    commands: BTreeMap<String, CommandForm>,
+}
+
+/// A pipeline that may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    /// Its programs. Their arguments are those of the request with what the policy adds.
+    pub stages: Vec<Program>,
+    /// All that the stages may execute, and what those need: absolute paths of files and directories, sorted.
+    pub view: Vec<PathBuf>,
+    /// What each stage's arguments were read as.
+    pub readings: Vec<Invocation>,
+}
+
+/// An interpreter that may run a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptPermit {
+    /// The interpreter.
+    pub program: PathBuf,
+    /// Its arguments before the script's path.
+    pub arguments: Vec<String>,
+    /// All that it may execute and needs, sorted.
+    pub view: Vec<PathBuf>,
 }
 
 /// What the executor may run.
 #[derive(Debug, Clone)]
 pub struct Policy {
     file: PolicyFile,
+    rules: BTreeMap<String, Rule>,
+    missing: BTreeMap<String, String>,
     digest: String,
 }
 
@@ -228,41 +150,106 @@ impl Policy {
         }
     }
 
-    /// Parses a policy. Commands that this host does not have are left out.
+    /// Parses a policy. Commands and interpreters that this host does not have, or has with another digest, are left
+    /// out; [`missing`](Self::missing) says so.
     ///
     /// # Errors
     /// [`InvalidPolicy::Malformed`] says where and why.
     pub fn parse(text: &str) -> Result<Self, InvalidPolicy> {
-        let mut file: PolicyFile =
+        let file: PolicyFile =
             toml::from_str(text).map_err(|error| InvalidPolicy::Malformed(error.to_string()))?;
+        Self::compile(file).map_err(InvalidPolicy::Malformed)
+    }
+
+    fn compile(file: PolicyFile) -> Result<Self, String> {
         if file.version != VERSION {
             let version = file.version;
-            return Err(InvalidPolicy::Malformed(format!(
-                "version {version} is not known, {VERSION} is"
-            )));
+            return Err(format!("version {version} is not known, {VERSION} is"));
         }
-        for (name, rule) in &file.commands {
+        if let Some(name) = file.limits.zeros().next() {
+            return Err(format!("limits.{name} is 0"));
+        }
+        file.limits
+            .within(&file.maximum.over(&file.limits))
+            .map_err(|denied| format!("a default is above the maximum: {denied}"))?;
+        let kinds = DefinedKinds::compile(&file.kinds)?;
+        let mut rules = BTreeMap::new();
+        for (name, form) in &file.commands {
             if !is_bare_name(name) {
-                return Err(InvalidPolicy::Malformed(format!(
-                    "{name:?} is not a bare name of a-z 0-9 . _ + -"
-                )));
+                return Err(format!("{name:?} is not a bare name of a-z 0-9 . _ + -"));
             }
-            if !rule.path.is_absolute() {
-                return Err(InvalidPolicy::Malformed(format!(
-                    "the path of {name} is not absolute"
-                )));
+            let rule = Rule::compile(form, &kinds)
+                .map_err(|problem| format!("commands.{name}: {problem}"))?;
+            rules.insert(name.clone(), rule);
+        }
+        let listed = rules.values().flat_map(Rule::named_commands);
+        let visible = file.scripts.values().flat_map(|script| &script.commands);
+        let visible = visible.map(String::as_str).filter(|name| *name != "*");
+        let approved = file.approval.commands.iter().map(String::as_str);
+        let unknown = listed
+            .chain(visible)
+            .chain(approved)
+            .find(|name| !rules.contains_key(*name));
+        if let Some(name) = unknown {
+            return Err(format!("{name} is named, and is no command of this policy"));
+        }
+        if let Some((name, _)) = file
+            .scripts
+            .iter()
+            .find(|(_, script)| !script.path.is_absolute())
+        {
+            return Err(format!("scripts.{name}: the path is not absolute"));
+        }
+        Self::on_this_host(file, rules)
+    }
+
+    /// Leaves out what the host lacks, and takes the digest of what is in force.
+    fn on_this_host(
+        mut file: PolicyFile,
+        mut rules: BTreeMap<String, Rule>,
+    ) -> Result<Self, String> {
+        let mut missing = BTreeMap::new();
+        let mut programs = BTreeMap::new();
+        for (name, form) in &file.commands {
+            let path = &rules[name].path;
+            match program_digest(path) {
+                Err(problem) => {
+                    missing.insert(name.clone(), problem);
+                }
+                Ok(found) if form.sha256.as_ref().is_some_and(|known| *known != found) => {
+                    let problem = format!("{} has the digest {found}", path.display());
+                    missing.insert(name.clone(), problem);
+                }
+                Ok(found) => {
+                    programs.insert(path.clone(), found);
+                }
             }
         }
-        file.commands.retain(|_, rule| is_executable(&rule.path));
-        let canonical = serde_json_canonicalizer::to_vec(&file)
-            .map_err(|error| InvalidPolicy::Malformed(error.to_string()))?;
+        rules.retain(|name, _| !missing.contains_key(name));
+        file.scripts
+            .retain(|name, script| match program_digest(&script.path) {
+                Ok(found) => {
+                    programs.insert(script.path.clone(), found);
+                    true
+                }
+                Err(problem) => {
+                    missing.insert(format!("script {name}"), problem);
+                    false
+                }
+            });
+        file.commands.retain(|name, _| rules.contains_key(name));
+        let canonical = serde_json_canonicalizer::to_vec(&(&file, &programs))
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             file,
+            rules,
+            missing,
             digest: hex::encode(Sha256::digest(canonical)),
         })
     }
 
-    /// SHA-256 of the policy in force on this host (RFC 8785 form), lower-case hex.
+    /// SHA-256 of the policy in force on this host, lower-case hex: the RFC 8785 form of what is not left out, and the
+    /// digests of its programs. The same host gives the same digest until the file or a program changes.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -270,7 +257,36 @@ impl Policy {
 
     /// Names of the commands that are offered, sorted.
     pub fn commands(&self) -> impl Iterator<Item = &str> {
-        self.file.commands.keys().map(String::as_str)
+        self.rules.keys().map(String::as_str)
+    }
+
+    /// What was left out, by name, and why.
+    #[must_use]
+    pub fn missing(&self) -> &BTreeMap<String, String> {
+        &self.missing
+    }
+
+    /// How a command is called, a line for each subcommand; none where it is not offered.
+    #[must_use]
+    pub fn synopsis(&self, name: &str) -> Option<Vec<String>> {
+        let rule = self.rules.get(name)?;
+        let mut lines = rule.synopsis(name);
+        if !rule.note.is_empty() {
+            lines.push(rule.note.clone());
+        }
+        Some(lines)
+    }
+
+    /// What a step has where it asks for nothing else.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.file.limits
+    }
+
+    /// The most that a step may ask for.
+    #[must_use]
+    pub fn maximum(&self) -> Limits {
+        self.file.maximum.over(&self.file.limits)
     }
 
     /// Hosts that steps may speak to.
@@ -279,253 +295,191 @@ impl Policy {
         &self.file.http
     }
 
-    /// Maps each stage of a pipeline to the program that may run.
-    ///
-    /// # Errors
-    /// [`Denied`] names the stage, the rule, and what would be allowed.
-    pub fn permit(&self, command: &Command) -> Result<Vec<Program>, Denied> {
-        command
-            .pipeline
-            .iter()
-            .map(|argv| self.permit_stage(argv))
-            .collect()
+    /// Whether somebody must have approved an action of this kind, or this command.
+    #[must_use]
+    pub fn needs_approval(&self, name: &str) -> bool {
+        let approval = &self.file.approval;
+        approval.actions.contains(name) || approval.commands.contains(name)
     }
 
-    fn permit_stage(&self, argv: &[String]) -> Result<Program, Denied> {
-        let Some((name, arguments)) = argv.split_first() else {
-            return Err(denied("a stage without a program"));
+    /// Whether an action of this kind, or this command, may run without anybody's word.
+    ///
+    /// # Errors
+    /// [`Denied`]: it needs an approval, and a dispatch carries none.
+    pub fn permit_unapproved(&self, name: &str) -> Result<(), Denied> {
+        if self.needs_approval(name) {
+            let rule = "needs an approval by this policy, and the step has none";
+            let allowed = "allowed is what [approval] does not list";
+            return Err(Denied::new(rule, allowed).about(name));
+        }
+        Ok(())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&str, &Rule)> {
+        self.rules.iter().map(|(name, rule)| (name.as_str(), rule))
+    }
+
+    fn rule(&self, name: &str) -> Result<&Rule, Denied> {
+        let offered = || {
+            let names: Vec<&str> = self.commands().collect();
+            format!("allowed are: {}", names.join(" "))
         };
         if !is_bare_name(name) {
-            return Err(denied(format!(
-                "{name:?} is not a command's bare name (a-z 0-9 . _ + -, no path); {}",
-                self.offer()
-            )));
+            let rule = "is not a command's bare name (a-z 0-9 . _ + -, no path)";
+            return Err(Denied::new(rule, offered()).about(name));
         }
-        let Some(rule) = self.file.commands.get(name) else {
-            return Err(denied(format!(
-                "the command {name:?} is not allowed; {}",
-                self.offer()
-            )));
-        };
-        for argument in arguments {
-            if let Some(pattern) = rule.refuse.iter().find(|pattern| pattern.matches(argument)) {
-                let option = String::from(pattern.clone());
-                return Err(denied(format!(
-                    "{name} {argument:?} is not allowed: it may be {option}, which starts another program; leave it out"
-                )));
-            }
+        self.rules
+            .get(name)
+            .ok_or_else(|| Denied::new("is not a command that is allowed", offered()).about(name))
+    }
+
+    /// Maps each stage of a pipeline to the program that may run, and says what the sandbox must show.
+    ///
+    /// # Errors
+    /// [`Denied`] names the stage, the argument, the rule, and what would be allowed.
+    pub fn permit(&self, command: &Command) -> Result<Permit, Denied> {
+        let mut stages = Vec::with_capacity(command.pipeline.len());
+        let mut readings = Vec::with_capacity(command.pipeline.len());
+        let mut view = BTreeSet::new();
+        for (index, argv) in command.pipeline.iter().enumerate() {
+            let reading = self.read(argv).map_err(|denied| denied.at(index + 1))?;
+            let mut arguments = vec![reading.name.clone()];
+            arguments.extend(reading.arguments.iter().cloned());
+            stages.push(Program {
+                path: reading.path.clone(),
+                argv: arguments,
+            });
+            self.show(&reading, &mut view);
+            readings.push(reading);
         }
-        Ok(Program {
-            path: rule.path.clone(),
-            argv: argv.to_vec(),
+        Ok(Permit {
+            stages,
+            view: view.into_iter().collect(),
+            readings,
         })
     }
 
-    /// What a step may use: what it asks for, where that is no more than the maximum, and the policy's for the rest.
+    /// Reads one argument vector.
+    ///
+    /// # Errors
+    /// As [`permit`](Self::permit), without the stage.
+    pub fn read(&self, argv: &[String]) -> Result<Invocation, Denied> {
+        let (name, arguments) = argv
+            .split_first()
+            .ok_or_else(|| Denied::new("has no program", "allowed is a command's name first"))?;
+        parse::invocation(self, name, arguments, &Surroundings::default())
+    }
+
+    /// Adds what a command may execute and needs.
+    fn show(&self, reading: &Invocation, view: &mut BTreeSet<PathBuf>) {
+        view.insert(reading.path.clone());
+        if let Some(rule) = self.rules.get(&reading.name) {
+            view.extend(rule.needs.iter().flat_map(|path| present(path)));
+        }
+        for part in &reading.parts {
+            if let Part::Command(inner) = part {
+                self.show(inner, view);
+            }
+        }
+    }
+
+    /// The interpreter of a script action in this language.
+    ///
+    /// # Errors
+    /// [`Denied`] names the languages that are allowed.
+    pub fn permit_script(&self, language: &str) -> Result<ScriptPermit, Denied> {
+        let Some(script) = self.file.scripts.get(language) else {
+            let names: Vec<&str> = self.file.scripts.keys().map(String::as_str).collect();
+            let allowed = format!("allowed are: {}", names.join(" "));
+            return Err(
+                Denied::new("is not a script's language that is allowed", allowed).about(language),
+            );
+        };
+        let mut view: BTreeSet<PathBuf> = [script.path.clone()].into();
+        view.extend(script.needs.iter().flat_map(|path| present(path)));
+        for (name, rule) in &self.rules {
+            if script.commands.iter().any(|one| one == "*" || one == name) {
+                view.insert(rule.path.clone());
+                view.extend(rule.needs.iter().flat_map(|path| present(path)));
+            }
+        }
+        Ok(ScriptPermit {
+            program: script.path.clone(),
+            arguments: script.arguments.clone(),
+            view: view.into_iter().collect(),
+        })
+    }
+
+    /// Examples of the file (`allow`, `deny`) that do not come out as it says; of commands that are offered.
+    #[must_use]
+    pub fn failing_examples(&self) -> Vec<String> {
+        let forms = self.file.commands.iter().flat_map(|(name, form)| {
+            let own = std::iter::once((vec![name.clone()], form));
+            let subcommands = form.subcommands.iter();
+            own.chain(subcommands.map(|(sub, form)| (vec![name.clone(), sub.clone()], form)))
+        });
+        let mut failing = Vec::new();
+        for (words, form) in forms {
+            let read =
+                |arguments: &Vec<String>| self.read(&[words.clone(), arguments.clone()].concat());
+            for arguments in &form.allow {
+                if let Err(denied) = read(arguments) {
+                    failing.push(format!(
+                        "{words:?} {arguments:?} should be allowed: {denied}"
+                    ));
+                }
+            }
+            for arguments in &form.deny {
+                if read(arguments).is_ok() {
+                    failing.push(format!("{words:?} {arguments:?} should be denied"));
+                }
+            }
+        }
+        failing
+    }
+
+    /// Checks what a step asks for against the maximum, and fills in what it does not name.
     ///
     /// # Errors
     /// [`Denied`] names the limit and its maximum.
-    pub fn permit_limits(&self, asked: &RequestedLimits) -> Result<Limits, Denied> {
-        let (own, most) = (&self.file.limits, &self.file.maximum);
-        let within = |name, asked: Option<u64>, own, most: Option<u64>| {
-            let (value, most) = (asked.unwrap_or(own), most.unwrap_or(own));
-            if asked.is_some() && value > most {
-                return Err(denied(format!(
-                    "limits.{name} {value} is more than the {most} that are allowed"
-                )));
-            }
-            Ok(value)
-        };
-        let named = |name, asked, most| within(name, Some(asked), most, Some(most));
-        Ok(Limits {
-            wall: Duration::from_millis(named("wall_ms", asked.wall_ms, most.wall_ms)?),
-            memory_bytes: named("memory_bytes", asked.memory_bytes, most.memory_bytes)?,
-            output_bytes: named("output_bytes", asked.output_bytes, most.output_bytes)?,
-            cpu_seconds: within(
-                "cpu_seconds",
-                asked.cpu_seconds,
-                own.cpu_seconds,
-                most.cpu_seconds,
-            )?,
-            processes: within("processes", asked.processes, own.processes, most.processes)?,
-            open_files: within(
-                "open_files",
-                asked.open_files,
-                own.open_files,
-                most.open_files,
-            )?,
-            file_bytes: within(
-                "file_bytes",
-                asked.file_bytes,
-                own.file_bytes,
-                most.file_bytes,
-            )?,
-            tmp_bytes: within("tmp_bytes", asked.tmp_bytes, own.tmp_bytes, most.tmp_bytes)?,
-        })
-    }
-
-    fn offer(&self) -> String {
-        format!(
-            "allowed are: {}",
-            self.commands().collect::<Vec<_>>().join(" ")
-        )
+    pub fn permit_limits(&self, asked: &RequestedLimits) -> Result<sandbox::Limits, Denied> {
+        let limits = asked.over(&self.file.limits);
+        limits.within(&self.maximum())?;
+        Ok(limits.into())
     }
 }
 
-fn is_bare_name(name: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'+' | b'-'))
-        && !name.starts_with(['.', '-'])
+/// The paths that a path which may end with `*` stands for, as far as they exist.
+fn present(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let (Some(start), Some(parent)) = (name.and_then(|name| name.strip_suffix('*')), path.parent())
+    else {
+        return path.exists().then(|| path.to_owned()).into_iter().collect();
+    };
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(start))
+        .map(|entry| entry.path())
+        .collect()
 }
 
-fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+/// SHA-256 of a program, or why it can't be run.
+fn program_digest(path: &Path) -> Result<String, String> {
+    let problem = |error: io::Error| format!("{}: {error}", path.display());
+    let mut file = File::open(path).map_err(problem)?;
+    let found = file.metadata().map_err(problem)?;
+    if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
+        return Err(format!("{} is not a program", path.display()));
+    }
+    let mut digest = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut block).map_err(problem)? {
+            0 => return Ok(hex::encode(digest.finalize())),
+            count => digest.update(&block[..count]),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn command(argv: &[&str]) -> Command {
-        Command {
-            pipeline: vec![argv.iter().map(|&argument| argument.to_owned()).collect()],
-            stdin: None,
-            redirect: None,
-        }
-    }
-
-    fn permits(argv: &[&str]) -> Result<Vec<Program>, Denied> {
-        Policy::load(None).unwrap().permit(&command(argv))
-    }
-
-    #[test]
-    fn a_listed_command_becomes_its_absolute_path() {
-        let programs = permits(&["sort", "-r", "-k2"]).unwrap();
-        assert_eq!(programs[0].path, Path::new("/usr/bin/sort"));
-        assert_eq!(programs[0].argv, ["sort", "-r", "-k2"]);
-    }
-
-    #[test]
-    fn what_is_not_listed_is_denied_with_what_is() {
-        for name in [
-            "bash", "sh", "find", "xargs", "awk", "sed", "tar", "git", "env", "python3", "perl",
-            "no-such",
-        ] {
-            let denial = permits(&[name]).unwrap_err();
-            assert!(
-                denial.reason.contains(name) && denial.reason.contains(" grep "),
-                "{denial}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_bare_names_are_looked_up() {
-        for name in [
-            "/usr/bin/cat",
-            "./cat",
-            "../cat",
-            "bin/cat",
-            "CAT",
-            "cаt",
-            "cat ",
-            "",
-            "-cat",
-            ".",
-            "..",
-            "c\nat",
-        ] {
-            assert!(permits(&[name]).is_err(), "{name:?} was permitted");
-        }
-    }
-
-    #[test]
-    fn options_that_start_programs_are_refused_in_every_spelling() {
-        for argv in [
-            ["sort", "--compress-program=sh"],
-            ["sort", "--compress-program"],
-            ["sort", "--compress-prog=sh"],
-            ["sort", "--co=sh"],
-            ["sort", "--c"],
-            ["diff", "--paginate"],
-            ["diff", "--pag"],
-            ["diff", "-l"],
-            ["diff", "-url"],
-        ] {
-            assert!(permits(&argv).is_err(), "{argv:?} was permitted");
-        }
-        for argv in [
-            ["sort", "--check"],
-            ["sort", "-c"],
-            ["sort", "--"],
-            ["diff", "-u"],
-            ["diff", "--label=l"],
-        ] {
-            assert!(permits(&argv).is_ok(), "{argv:?} was denied");
-        }
-    }
-
-    #[test]
-    fn every_stage_is_checked() {
-        let pipeline = Command {
-            pipeline: vec![vec!["cat".to_owned()], vec!["sh".to_owned()]],
-            stdin: None,
-            redirect: None,
-        };
-        assert!(Policy::load(None).unwrap().permit(&pipeline).is_err());
-    }
-
-    #[test]
-    fn limits_above_the_maximum_are_denied() {
-        let policy = Policy::load(None).unwrap();
-        let usual = RequestedLimits::of(30_000, 512 << 20, 1 << 20);
-        let limits = policy.permit_limits(&usual).unwrap();
-        assert_eq!((limits.output_bytes, limits.processes), (1 << 20, 64));
-        let fewer = RequestedLimits {
-            processes: Some(2),
-            ..usual
-        };
-        assert_eq!(policy.permit_limits(&fewer).unwrap().processes, 2);
-        let more = RequestedLimits {
-            processes: Some(65),
-            ..usual
-        };
-        assert!(policy.permit_limits(&more).is_err());
-        let denial = policy
-            .permit_limits(&RequestedLimits {
-                output_bytes: 2 << 20,
-                ..usual
-            })
-            .unwrap_err();
-        assert!(
-            denial.reason.contains("output_bytes") && denial.reason.contains("1048576"),
-            "{denial}"
-        );
-    }
-
-    #[test]
-    fn a_command_that_the_host_lacks_is_not_offered() {
-        let text = DEFAULT.replace("/usr/bin/bc", "/nonexistent/bc");
-        let policy = Policy::parse(&text).unwrap();
-        assert!(!policy.commands().any(|name| name == "bc"));
-        assert_ne!(policy.digest(), Policy::load(None).unwrap().digest());
-    }
-
-    #[test]
-    fn a_malformed_policy_is_refused() {
-        for (from, to) in [
-            ("version = 1", "version = 2"),
-            ("[maximum]", "[maxima]"),
-            ("\"/usr/bin/cat\"", "\"cat\""),
-            ("cat = {", "\"../cat\" = {"),
-            ("\"--paginate\"", "\"paginate\""),
-            ("processes = 64", "processes = -1"),
-        ] {
-            let text = DEFAULT.replacen(from, to, 1);
-            assert!(Policy::parse(&text).is_err(), "{to} was accepted");
-        }
-    }
-}
+mod tests;

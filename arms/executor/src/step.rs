@@ -243,22 +243,35 @@ impl Executor {
         let started = Instant::now();
         let limits = match self.policy.permit_limits(&assignment.limits) {
             Ok(limits) => limits,
-            Err(denial) => return Outcome::refused(Failure::denied(denial.reason)),
+            Err(denial) => return Outcome::refused(Failure::denied(denial.to_string())),
         };
+        let kind = match &assignment.action {
+            Action::Command(_) => "command",
+            Action::Script(_) => "script",
+            Action::File(_) => "file",
+            Action::Http(_) => "http",
+            Action::Check(_) => "check",
+        };
+        let unapproved = self.policy.permit_unapproved(kind);
+        if let Err(denial) = unapproved
+            && !assignment.circumstances.is_unlisted
+        {
+            return Outcome::refused(Failure::denied(denial.to_string()));
+        }
         let outcome = match &assignment.action {
             Action::Command(command) => match self.admit(command, &assignment.circumstances) {
                 Ok(admitted) => {
                     self.pipeline(command, admitted, &assignment, limits, &workspace, cancel)
                         .await
                 }
-                Err(denial) => Outcome::refused(Failure::denied(denial.reason)),
+                Err(denial) => Outcome::refused(Failure::denied(denial.to_string())),
             },
             Action::Script(script) => match self.admit_script(script, &assignment.circumstances) {
                 Ok((command, admitted)) => {
                     self.pipeline(&command, admitted, &assignment, limits, &workspace, cancel)
                         .await
                 }
-                Err(denial) => Outcome::refused(Failure::denied(denial.reason)),
+                Err(denial) => Outcome::refused(Failure::denied(denial.to_string())),
             },
             Action::File(change) => file(change.clone(), &workspace, started).await,
             Action::Http(request) => {
@@ -335,10 +348,10 @@ impl Executor {
         if circumstances.is_unlisted {
             return Ok(Admitted::unlisted(command));
         }
-        let stages = self.policy.permit(command)?;
+        let permit = self.policy.permit(command)?;
         Ok(Admitted {
-            view: View::Granted(stages.iter().map(|stage| stage.path.clone()).collect()),
-            stages,
+            stages: permit.stages,
+            view: View::Granted(permit.view),
             script: None,
         })
     }
@@ -349,25 +362,30 @@ impl Executor {
         script: &Script,
         circumstances: &Circumstances,
     ) -> Result<(Command, Admitted), Denied> {
-        let mut argv: Vec<String> = script
-            .lang
-            .interpreter()
-            .iter()
-            .map(|&word| word.to_owned())
-            .collect();
-        argv.push(SCRIPT.to_owned());
-        let command = Command {
-            pipeline: vec![argv],
+        let run = |words: &mut dyn Iterator<Item = String>| Command {
+            pipeline: vec![words.chain([SCRIPT.to_owned()]).collect()],
             stdin: script.stdin.clone(),
             redirect: None,
         };
-        let admitted = if circumstances.is_unlisted {
-            Admitted::unlisted(&command)
+        let (command, admitted) = if circumstances.is_unlisted {
+            let interpreter = script.lang.interpreter();
+            let command = run(&mut interpreter.iter().map(|&word| word.to_owned()));
+            let admitted = Admitted::unlisted(&command);
+            (command, admitted)
         } else {
             let lang = script.lang.as_str();
-            return Err(Denied {
-                reason: format!("scripts in {lang} are not allowed"),
-            });
+            let permit = self.policy.permit_script(lang)?;
+            let name = lang.to_owned();
+            let command = run(&mut std::iter::once(name).chain(permit.arguments));
+            let admitted = Admitted {
+                stages: vec![Program {
+                    path: permit.program,
+                    argv: command.pipeline[0].clone(),
+                }],
+                view: View::Granted(permit.view),
+                script: None,
+            };
+            (command, admitted)
         };
         let script = Some(script.source.clone());
         Ok((command, Admitted { script, ..admitted }))
