@@ -19,7 +19,7 @@ TARGET = ROOT / "octollm" / "events" / "carrier.py"
 HEADER = '"""Carrier types, generated from events/schemas by events/carriers.py: do not edit."""\n\n'
 
 # Shared definitions live in these; every other schema is one message.
-SHARED = ("contract", "error", "plan", "record")
+SHARED = ("contract", "error", "plan", "receipt", "record")
 CONSTRAINTS = (
     {"minLength", "maxLength", "pattern", "minimum", "maximum", "minItems", "maxItems"}
     | {"uniqueItems", "format", "contentEncoding", "default", "examples", "$schema", "$id"}

@@ -42,6 +42,7 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     digest_key = wiring.keys_dir / "reflex-digest.key"
     signing_key = wiring.keys_dir / "capability.key"
     public_key = wiring.keys_dir / "capability.pub"
+    receipt_key = wiring.keys_dir / "receipt.key"
     operator_key = wiring.keys_dir / "operator.key"
     workspaces = wiring.data_dir / "executor" / "workspaces"
 
@@ -70,6 +71,7 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
             "OCTO_EXECUTOR__BACKEND": "docker",
             "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
             "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE": str(public_key),
+            "OCTO_EXECUTOR__RECEIPT_KEY_FILE": str(receipt_key),
             "OCTO_EXECUTOR__OPERATOR_KEY_FILE": str(operator_key),
         },
         "orchestrator": bus("orchestrator")
@@ -78,6 +80,7 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     assert digest_key.stat().st_mode & 0o777 == 0o600
     assert signing_key.stat().st_mode & 0o777 == 0o600
     assert operator_key.stat().st_mode & 0o777 == 0o600
+    assert receipt_key.stat().st_mode & 0o777 == 0o600
     assert public_key.read_text() == SigningKey.load(signing_key).public
     assert workspaces.is_dir()
 

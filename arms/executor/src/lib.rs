@@ -12,6 +12,7 @@ pub mod criterion;
 pub mod exec;
 pub mod http;
 pub mod policy;
+pub mod receipt;
 pub mod report;
 pub mod sandbox;
 pub mod service;

@@ -18,11 +18,13 @@ use octollm_events::{Bus, Consumer, Log, log};
 use octollm_executor::capability::Verifier;
 use octollm_executor::exec;
 use octollm_executor::policy::Policy;
+use octollm_executor::receipt::{Key, Terms};
 use octollm_executor::sandbox::namespace::Namespace;
 use octollm_executor::sandbox::{Sandbox, launcher};
 use octollm_executor::service::claim::Claims;
 use octollm_executor::service::execute::{self, Endpoint};
 use octollm_executor::service::metrics::Metrics;
+use octollm_executor::service::notary::Notary;
 use octollm_executor::service::operator::OperatorKey;
 use octollm_executor::service::settings::Settings;
 use octollm_executor::service::watch::SandboxWatch;
@@ -99,6 +101,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let stop = stop_signal()?;
 
     let verifier = Verifier::load(settings.capability_public_key_file.as_deref())?;
+    let receipt_key = Key::load(settings.receipt_key_file.as_deref())?;
+    tracing::info!(
+        key = receipt_key.id(),
+        public = receipt_key.public(),
+        "receipts are signed"
+    );
     let key = settings.operator_key_file.as_deref();
     let key = key.map(OperatorKey::load).transpose()?;
     if key.is_none() {
@@ -142,7 +150,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
         0 => 2 * std::thread::available_parallelism()?.get(),
         given => given,
     };
+    let terms = Terms {
+        policy: policy.digest().to_owned(),
+        is_policy_bypassed: false,
+        is_degraded_allowed: settings.sandbox_degraded,
+    };
     let engine = Arc::new(Engine {
+        notary: Arc::new(Notary::new(receipt_key, terms)),
         verifier,
         claims: Claims::new(bus.clone()),
         executor: Executor::new(policy, sandbox),

@@ -12,6 +12,7 @@ use octollm_screen::{Placeholders, Role, Ruleset, Strategy, redact, screen};
 use uuid::Uuid;
 
 use crate::criterion::Verdict;
+use crate::receipt;
 use crate::sandbox::{Captured, HEAD_BYTES, StageExit, Usage};
 use crate::step::{Failure, Outcome};
 
@@ -36,7 +37,7 @@ pub fn key(dispatched: &StepDispatched) -> String {
     )
 }
 
-/// The event that tells what became of a step, `step.executed` or `step.failed`; `cause` is the dispatch that it answers.
+/// The event that tells what became of a step, `step.executed` or `step.failed`, with room for its receipt; `cause` is the dispatch that it answers.
 /// A result that can't be recorded as it is becomes a failure that says so: a step must not run again only because its
 /// result does not fit.
 ///
@@ -62,7 +63,7 @@ pub fn event(
 }
 
 fn fits(event: &NewEvent) -> bool {
-    event.body().len() + HEADER_BYTES <= MAX_MESSAGE_BYTES
+    event.body().len() + HEADER_BYTES + receipt::MAX_BYTES <= MAX_MESSAGE_BYTES
 }
 
 /// JSON may need six bytes for one; what is too much for a message is taken off the excerpts, which then say so.
@@ -114,6 +115,7 @@ fn with_output(
                 checks,
                 denials: (!outcome.denials.is_empty()).then(|| told(&outcome.denials)),
                 usage,
+                receipt: None,
             };
             NewEvent::new(&executed, cause, key)
         }
@@ -130,6 +132,7 @@ fn with_output(
                 output,
                 signal,
                 usage: Some(usage),
+                receipt: None,
             };
             NewEvent::new(&failed, cause, key)
         }

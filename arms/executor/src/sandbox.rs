@@ -31,6 +31,7 @@ use crate::action::Redirect;
 use crate::workspace::WorkspacePath;
 
 pub use capture::{Captured, HEAD_BYTES, TAIL_BYTES};
+pub use environment::environment_names;
 
 /// Where the text of a script lies inside, for its interpreter to read.
 pub const SCRIPT: &str = "/script";

@@ -13,8 +13,8 @@ use crate::criterion::{Criterion, Evidence, Facts, Target, Verdict};
 use crate::http::{Caps, FetchError, Fetcher, Request};
 use crate::policy::{Denied, Policy, RequestedLimits};
 use crate::sandbox::{
-    Captured, Denial, DenialKind, Ending, HEAD_BYTES, Job, Limits, Program, Run, SCRIPT, Sandbox,
-    SandboxError, StageExit, Usage, View,
+    Captured, Denial, DenialKind, Digests, Ending, HEAD_BYTES, Job, Layer, Limits, Peaks, Program,
+    Run, SCRIPT, Sandbox, SandboxError, StageExit, Usage, View, environment_names,
 };
 use crate::workspace::{Workspace, WorkspacePath};
 
@@ -42,6 +42,46 @@ pub struct Outcome {
     pub denials: Vec<String>,
     /// What it used.
     pub usage: Usage,
+    /// Whether anything was started; so, too, where nobody can say.
+    pub is_started: bool,
+    /// What the sandbox was asked to run, and under which conditions; none where it was not asked.
+    pub pipeline: Option<Box<Pipeline>>,
+}
+
+/// What the sandbox was asked to run, and under which conditions.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Stage by stage.
+    pub programs: Vec<Program>,
+    /// Names of the environment's variables.
+    pub environment: Vec<String>,
+    /// Standard input of the first stage.
+    pub stdin: Option<Vec<u8>>,
+    /// The limits in force.
+    pub limits: Limits,
+    /// The layers of isolation that were in force.
+    pub layers: Vec<Layer>,
+    /// What exactly these enforced.
+    pub digests: Digests,
+    /// The most that it had; none where nothing was reported.
+    pub peaks: Option<Peaks>,
+    /// What the kernel denied it.
+    pub denials: Vec<Denial>,
+}
+
+impl Pipeline {
+    fn of(job: &Job) -> Self {
+        Self {
+            programs: job.stages.clone(),
+            environment: environment_names(&job.environment),
+            stdin: job.stdin.clone(),
+            limits: job.limits,
+            layers: Vec::new(),
+            digests: Digests::default(),
+            peaks: None,
+            denials: Vec::new(),
+        }
+    }
 }
 
 /// Why a step did not succeed.
@@ -86,6 +126,8 @@ impl Outcome {
             verdicts: Vec::new(),
             denials: Vec::new(),
             usage: Usage::default(),
+            is_started: false,
+            pipeline: None,
         }
     }
 
@@ -103,6 +145,8 @@ impl Outcome {
             verdicts: Vec::new(),
             denials: Vec::new(),
             usage,
+            is_started: true,
+            pipeline: None,
         }
     }
 }
@@ -423,14 +467,19 @@ impl Executor {
             limits,
             head_bytes,
         };
+        let pipeline = Pipeline::of(&job);
         match self.sandbox.run(job, cancel).await {
-            Ok(run) => ran(run, command, &limits, &assignment.acceptance),
+            Ok(run) => ran(run, command, pipeline, &assignment.acceptance),
             Err(error) => {
-                let code = match error {
-                    SandboxError::Unavailable(_) => ErrorCode::SandboxUnavailable,
-                    SandboxError::Lost(_) => ErrorCode::InternalError,
+                let (code, is_started) = match error {
+                    SandboxError::Unavailable(_) => (ErrorCode::SandboxUnavailable, false),
+                    SandboxError::Lost(_) => (ErrorCode::InternalError, true),
                 };
-                Outcome::refused(Failure::new(code, error.to_string()))
+                Outcome {
+                    is_started,
+                    pipeline: Some(Box::new(pipeline)),
+                    ..Outcome::refused(Failure::new(code, error.to_string()))
+                }
             }
         }
     }
@@ -471,7 +520,8 @@ impl Admitted {
 }
 
 /// Reads the end of a pipeline. The last stage decides, as in a shell; earlier ones that failed are named.
-fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -> Outcome {
+fn ran(run: Run, command: &Command, mut pipeline: Pipeline, acceptance: &[Criterion]) -> Outcome {
+    let limits = &pipeline.limits;
     let exit = run.stages.last().copied();
     let wall = limits.wall.as_millis();
     let failure = match &run.ending {
@@ -532,6 +582,10 @@ fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -
         violations: denials.clone(),
         ..failure
     });
+    pipeline.layers = run.layers;
+    pipeline.digests = run.digests;
+    pipeline.peaks = Some(run.peaks);
+    pipeline.denials = run.denials;
     Outcome {
         failure,
         denials,
@@ -540,6 +594,8 @@ fn ran(run: Run, command: &Command, limits: &Limits, acceptance: &[Criterion]) -
         output: Some((run.stdout, run.stderr)),
         verdicts: Vec::new(),
         usage: run.usage,
+        is_started: !matches!(run.ending, Ending::NotStarted(_)),
+        pipeline: Some(Box::new(pipeline)),
     }
 }
 
@@ -649,7 +705,10 @@ async fn file(change: FileChange, workspace: &Arc<Workspace>, started: Instant) 
     };
     match failure {
         None => Outcome::done(started),
-        Some(failure) => Outcome::refused(failure),
+        Some(failure) => Outcome {
+            is_started: true,
+            ..Outcome::refused(failure)
+        },
     }
 }
 

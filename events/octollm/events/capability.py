@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import rfc8785
 from biscuit_auth import BiscuitBuilder, KeyPair, PrivateKey
 
+from octollm.events.canonical import canonical
 from octollm.events.carrier import Action, Purpose, Step
 
 EXECUTE = "executor/execute"
@@ -107,25 +107,7 @@ class SigningKey:
 
 def action_digest(action: Action) -> str:
     """SHA-256, hexadecimal, of the action's canonical form (RFC 8785)."""
-    value = msgspec.to_builtins(action)
-    try:
-        canonical = rfc8785.dumps(value)
-    except rfc8785.IntegerDomainError:
-        canonical = rfc8785.dumps(_as_doubles(value))
-    return hashlib.sha256(canonical).hexdigest()
-
-
-def _as_doubles(value: Any) -> Any:
-    """Whole numbers beyond ±2⁵³ as what RFC 8785 (3.2.2.3) takes every number for; a criterion may hold one."""
-    match value:
-        case dict():
-            return {name: _as_doubles(item) for name, item in value.items()}
-        case list():
-            return [_as_doubles(item) for item in value]
-        case int() if not isinstance(value, bool):
-            return float(value) if abs(value) >= 2**53 else value
-        case _:
-            return value
+    return hashlib.sha256(canonical(msgspec.to_builtins(action))).hexdigest()
 
 
 def _up_to_seconds(moment: datetime) -> datetime:

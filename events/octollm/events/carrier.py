@@ -309,6 +309,166 @@ class PlanRequested(Payload, frozen=True, kw_only=True):
     requested_by: str | UnsetType = UNSET
 
 
+class ReceiptSignature(Payload, frozen=True, kw_only=True):
+    """
+    A signature of an envelope.
+    """
+
+    keyid: str
+    sig: str
+
+
+class ReceiptDigest(Payload, frozen=True, kw_only=True):
+    """
+    Digests by algorithm.
+    """
+
+    sha256: str
+
+
+class ReceiptAttempt(Payload, frozen=True, kw_only=True):
+    """
+    The attempt of a task's step; absent for an execution outside a task.
+    """
+
+    task_id: TaskId
+    plan_version: int
+    step_id: StepId
+    attempt: int
+    purpose: str
+    capability: str
+    dispatch: str | UnsetType = UNSET
+
+
+class ReceiptExecutor(Payload, frozen=True, kw_only=True):
+    """
+    What executed it.
+    """
+
+    version: str
+    kernel: str
+    machine: str
+
+
+class ReceiptPolicy(Payload, frozen=True, kw_only=True):
+    """
+    The policy in force.
+    """
+
+    digest: str
+    bypassed: bool
+
+
+class ReceiptAction(Payload, frozen=True, kw_only=True):
+    """
+    What was asked for.
+    """
+
+    kind: str
+    digest: str
+
+
+class ReceiptCommand(Payload, frozen=True, kw_only=True):
+    """
+    The programs that the sandbox was asked to start.
+    """
+
+    programs: list[str]
+    argv_digest: str
+    environment: list[str]
+    argv: list[list[str]] | UnsetType = UNSET
+
+
+class ReceiptStream(Payload, frozen=True, kw_only=True):
+    """
+    Bytes that went in or came out.
+    """
+
+    bytes: int
+    digest: str
+
+
+class ReceiptInputs(Payload, frozen=True, kw_only=True):
+    """
+    What went in.
+    """
+
+    stdin: ReceiptStream | UnsetType = UNSET
+
+
+class ReceiptSandbox(Payload, frozen=True, kw_only=True):
+    """
+    What stood between the programs and the host.
+    """
+
+    degraded_allowed: bool
+    layers: list[str]
+    gaps: list[str]
+    seccomp: str | UnsetType = UNSET
+    landlock: str | UnsetType = UNSET
+    view: str | UnsetType = UNSET
+
+
+class ReceiptLimits(Payload, frozen=True, kw_only=True):
+    """
+    What it might use.
+    """
+
+    wall_ms: int
+    memory_bytes: int
+    output_bytes: int
+    cpu_seconds: int | UnsetType = UNSET
+    processes: int | UnsetType = UNSET
+    open_files: int | UnsetType = UNSET
+    file_bytes: int | UnsetType = UNSET
+    tmp_bytes: int | UnsetType = UNSET
+
+
+class ReceiptPeaks(Payload, frozen=True, kw_only=True):
+    """
+    What the programs used.
+    """
+
+    cpu_ms: int
+    memory_bytes: int
+    output_bytes: int
+    processes: int | UnsetType = UNSET
+    written_bytes: int | UnsetType = UNSET
+
+
+class ReceiptResult(Payload, frozen=True, kw_only=True):
+    """
+    What came of it.
+    """
+
+    started: bool
+    ended_at: str
+    duration_ms: int
+    canonical: str
+    code: ErrorCode | UnsetType = UNSET
+    exit_code: int | UnsetType = UNSET
+    signal: int | UnsetType = UNSET
+
+
+class ReceiptOutputs(Payload, frozen=True, kw_only=True):
+    """
+    What came out.
+    """
+
+    stdout: ReceiptStream | UnsetType = UNSET
+    stderr: ReceiptStream | UnsetType = UNSET
+
+
+class ReceiptDenial(Payload, frozen=True, kw_only=True):
+    """
+    What the kernel denied the programs.
+    """
+
+    kind: str
+    detail: str
+    count: int
+
+
 class OutputStream(Payload, frozen=True, kw_only=True):
     """
     One output stream of a step.
@@ -485,39 +645,6 @@ class Result(Payload, frozen=True, kw_only=True):
 
 class Purpose(StrEnum):
     run = "run"
-
-
-class StepExecuted(Payload, frozen=True, kw_only=True):
-    """
-    Event (executor): a step ran and met its acceptance criteria.
-    """
-
-    plan_version: int
-    step_id: StepId
-    attempt: int
-    exit_code: int
-    output: Output
-    checks: list[CheckResult]
-    usage: ResourceUsage
-    denials: list[str] | UnsetType = UNSET
-
-
-class StepFailed(Payload, frozen=True, kw_only=True):
-    """
-    Event (executor; orchestrator for a silent arm): a step did not succeed.
-    """
-
-    plan_version: int
-    step_id: StepId
-    attempt: int
-    code: ErrorCode
-    message: str
-    violations: list[str]
-    exit_code: int | UnsetType = UNSET
-    signal: int | UnsetType = UNSET
-    output: Output | UnsetType = UNSET
-    checks: list[CheckResult] | UnsetType = UNSET
-    usage: ResourceUsage | UnsetType = UNSET
 
 
 class Decision1(StrEnum):
@@ -703,6 +830,47 @@ class PlanFailed(Payload, frozen=True, kw_only=True):
     model: str | UnsetType = UNSET
 
 
+class ReceiptEnvelope(Payload, frozen=True, kw_only=True):
+    """
+    The executor's signed receipt of an execution: a DSSE envelope, version 1.
+    """
+
+    payload: str
+    payloadType: str
+    signatures: list[ReceiptSignature]
+
+
+class ReceiptSubject(Payload, frozen=True, kw_only=True):
+    """
+    A result.
+    """
+
+    name: str
+    digest: ReceiptDigest
+
+
+class Receipt(Payload, frozen=True, kw_only=True):
+    """
+    What was executed, under which conditions, and what came of it.
+    """
+
+    executor: ReceiptExecutor
+    policy: ReceiptPolicy
+    action: ReceiptAction
+    inputs: ReceiptInputs
+    sandbox: ReceiptSandbox
+    limits: ReceiptLimits
+    result: ReceiptResult
+    outputs: ReceiptOutputs
+    attempt: ReceiptAttempt | UnsetType = UNSET
+    previous: str | UnsetType = UNSET
+    command: ReceiptCommand | UnsetType = UNSET
+    peaks: ReceiptPeaks | UnsetType = UNSET
+    violations: list[str] | UnsetType = UNSET
+    omitted: list[str] | UnsetType = UNSET
+    denials: list[ReceiptDenial] | UnsetType = UNSET
+
+
 class StepDispatched(Payload, frozen=True, kw_only=True):
     """
     Event (orchestrator): this step is to run now. Carries the whole step, so that an arm needs no other event to act.
@@ -714,6 +882,41 @@ class StepDispatched(Payload, frozen=True, kw_only=True):
     step: Step
     deadline: str
     capability: str
+
+
+class StepExecuted(Payload, frozen=True, kw_only=True):
+    """
+    Event (executor): a step ran and met its acceptance criteria.
+    """
+
+    plan_version: int
+    step_id: StepId
+    attempt: int
+    exit_code: int
+    output: Output
+    checks: list[CheckResult]
+    usage: ResourceUsage
+    denials: list[str] | UnsetType = UNSET
+    receipt: ReceiptEnvelope | UnsetType = UNSET
+
+
+class StepFailed(Payload, frozen=True, kw_only=True):
+    """
+    Event (executor; orchestrator for a silent arm): a step did not succeed.
+    """
+
+    plan_version: int
+    step_id: StepId
+    attempt: int
+    code: ErrorCode
+    message: str
+    violations: list[str]
+    exit_code: int | UnsetType = UNSET
+    signal: int | UnsetType = UNSET
+    output: Output | UnsetType = UNSET
+    checks: list[CheckResult] | UnsetType = UNSET
+    usage: ResourceUsage | UnsetType = UNSET
+    receipt: ReceiptEnvelope | UnsetType = UNSET
 
 
 class TaskPlanned(Payload, frozen=True, kw_only=True):
@@ -769,3 +972,14 @@ class TaskSubmit(Payload, frozen=True, kw_only=True):
     budget: Annotated[BudgetDraft, Meta(title="BudgetDraft")] | UnsetType = UNSET
     task_id: str | UnsetType = UNSET
     files: list[FileEntry] | UnsetType = UNSET
+
+
+class ReceiptStatement(Payload, frozen=True, kw_only=True):
+    """
+    An in-toto statement about the result of an execution.
+    """
+
+    field_type: str = field(name="_type")
+    subject: list[ReceiptSubject]
+    predicateType: str
+    predicate: Receipt

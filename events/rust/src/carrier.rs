@@ -1,6 +1,6 @@
 //! Carrier types, generated from `events/schemas` by `cargo run -p octollm-events --example carrier`:
 //! do not edit.
-#![allow(missing_docs, clippy::large_enum_variant)]
+#![allow(missing_docs, non_snake_case, clippy::large_enum_variant)]
 
 use crate::schema::{Command, Fact, Payload};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ pub(crate) const SCHEMAS: &[(&str, u32, &str)] = &[
     ("plan", 1, include_str!("../../schemas/plan/v1.json")),
     ("plan.failed", 1, include_str!("../../schemas/plan.failed/v1.json")),
     ("plan.requested", 1, include_str!("../../schemas/plan.requested/v1.json")),
+    ("receipt", 1, include_str!("../../schemas/receipt/v1.json")),
     ("record", 1, include_str!("../../schemas/record/v1.json")),
     ("step.dispatched", 1, include_str!("../../schemas/step.dispatched/v1.json")),
     ("step.executed", 1, include_str!("../../schemas/step.executed/v1.json")),
@@ -752,6 +753,284 @@ pub struct Reason {
     pub field: Option<String>,
 }
 
+/// What was executed, under which conditions, and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    pub action: ReceiptAction,
+    pub executor: ReceiptExecutor,
+    pub inputs: ReceiptInputs,
+    pub limits: ReceiptLimits,
+    pub outputs: ReceiptOutputs,
+    pub policy: ReceiptPolicy,
+    pub result: ReceiptResult,
+    pub sandbox: ReceiptSandbox,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<ReceiptAttempt>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<ReceiptCommand>,
+    /// What the kernel denied the programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denials: Option<Vec<ReceiptDenial>>,
+    /// Members left out because the receipt would have been too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peaks: Option<ReceiptPeaks>,
+    /// SHA-256 of the RFC 8785 form of the envelope that is the task's receipt before this one; absent in its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// Rules that were broken, as in the result, screened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violations: Option<Vec<String>>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptAction {
+    /// Kind of the action.
+    pub kind: String,
+    /// SHA-256 of the action's RFC 8785 form, as in the capability.
+    pub digest: String,
+}
+
+/// The attempt of a task's step; absent for an execution outside a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptAttempt {
+    pub task_id: TaskId,
+    /// Version of the plan, from 1.
+    pub plan_version: u64,
+    pub step_id: StepId,
+    /// Attempt, from 1.
+    pub attempt: u64,
+    /// As in the dispatch.
+    pub purpose: String,
+    /// SHA-256 of the capability's text.
+    pub capability: String,
+    /// Hash of the event step.dispatched that it answers; absent for a step on the operator's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<String>,
+}
+
+/// The programs that the sandbox was asked to start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptCommand {
+    /// Their paths inside the sandbox, stage by stage.
+    pub programs: Vec<String>,
+    /// SHA-256 of the RFC 8785 form of the argument vectors.
+    pub argv_digest: String,
+    /// Names of the environment's variables; their values are never on record.
+    pub environment: Vec<String>,
+    /// Their argument vectors, stage by stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<Vec<String>>>,
+}
+
+/// What the kernel denied the programs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptDenial {
+    /// What denied it: seccomp, landlock, oom, pids, disk.
+    pub kind: String,
+    /// A system call, or a limit; never what a program wrote.
+    pub detail: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Digests by algorithm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptDigest {
+    /// SHA-256 of the result's bytes as they are stored, without the member `receipt`.
+    pub sha256: String,
+}
+
+/// The executor's signed receipt of an execution: a DSSE envelope, version 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptEnvelope {
+    /// The statement, base64.
+    pub payload: String,
+    /// The media type of in-toto statements.
+    pub payloadType: String,
+    /// One signature.
+    pub signatures: Vec<ReceiptSignature>,
+}
+
+/// What executed it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptExecutor {
+    /// Version of the executor.
+    pub version: String,
+    /// Release of the kernel, which the sandbox shares with the host.
+    pub kernel: String,
+    /// Its architecture.
+    pub machine: String,
+}
+
+/// What went in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptInputs {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<ReceiptStream>,
+}
+
+/// What it might use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptLimits {
+    /// Wall clock, milliseconds.
+    pub wall_ms: u64,
+    /// Memory of all processes, bytes.
+    pub memory_bytes: u64,
+    /// stdout and stderr together, bytes.
+    pub output_bytes: u64,
+    /// CPU time of one process, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<u64>,
+    /// Bytes of one file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// Open files of one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Processes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Bytes of /tmp and of /dev/shm, each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tmp_bytes: Option<u64>,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptOutputs {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<ReceiptStream>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<ReceiptStream>,
+}
+
+/// What the programs used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptPeaks {
+    /// User and system time of all processes, milliseconds.
+    pub cpu_ms: u64,
+    /// The most memory at once, bytes, as in the result.
+    pub memory_bytes: u64,
+    /// stdout and stderr together, bytes.
+    pub output_bytes: u64,
+    /// Processes and threads at once, the sandbox's own two among them; absent where nothing counted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Bytes passed to writing calls; absent where nothing counted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<u64>,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptPolicy {
+    /// SHA-256 of its RFC 8785 form.
+    pub digest: String,
+    /// Whoever ran it had the policy not asked.
+    pub bypassed: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptResult {
+    /// Something was started: false for what was refused or denied.
+    pub started: bool,
+    /// The executor's clock when it ended, RFC 3339.
+    pub ended_at: String,
+    /// Wall clock, milliseconds.
+    pub duration_ms: u64,
+    /// SHA-256 of the RFC 8785 form of the result without the member `receipt`: for copies that were formatted anew.
+    pub canonical: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<ErrorCode>,
+    /// Exit code of the last stage, where it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u64>,
+    /// Signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u64>,
+}
+
+/// What stood between the programs and the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptSandbox {
+    /// The executor is configured to run steps without Landlock or the filter of system calls where the kernel lacks them.
+    pub degraded_allowed: bool,
+    /// Layers of isolation that were in force; none where no program was started.
+    pub layers: Vec<String>,
+    /// What the programs' sandbox lacked; none where no program was started.
+    pub gaps: Vec<String>,
+    /// SHA-256 of the Landlock ruleset: what it handles, and its rules in the order of their paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landlock: Option<String>,
+    /// SHA-256 of the filter of system calls: its instructions as the kernel got them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<String>,
+    /// Root of a Merkle tree over path and digest of the host's files that the programs could see; absent where they saw all programs of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+}
+
+/// A signature of an envelope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptSignature {
+    /// The first 8 bytes of the SHA-256 of the public key, hexadecimal.
+    pub keyid: String,
+    /// Ed25519 over the pre-authentication encoding, base64.
+    pub sig: String,
+}
+
+/// An in-toto statement about the result of an execution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptStatement {
+    /// The form of statements.
+    pub _type: String,
+    pub predicate: Receipt,
+    /// The form of the predicate.
+    pub predicateType: String,
+    /// The result that the receipt vouches for.
+    pub subject: Vec<ReceiptSubject>,
+}
+
+/// Bytes that went in or came out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptStream {
+    /// How many.
+    pub bytes: u64,
+    /// SHA-256 of all of them.
+    pub digest: String,
+}
+
+/// A result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptSubject {
+    /// <task>/<plan version>/<step>/<attempt>; outside a task the id of the execution.
+    pub name: String,
+    pub digest: ReceiptDigest,
+}
+
 /// A value that was replaced before anything was written: its type and place, never the value. Offsets are those of the original text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -1024,6 +1303,8 @@ pub struct StepExecuted {
     /// What it tried and was denied by the sandbox, as far as the kernel tells; absent where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denials: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptEnvelope>,
 }
 
 /// Event (executor; orchestrator for a silent arm): a step did not succeed.
@@ -1048,6 +1329,8 @@ pub struct StepFailed {
     pub exit_code: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptEnvelope>,
     /// Signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<u64>,

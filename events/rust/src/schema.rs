@@ -54,10 +54,12 @@ static DOCUMENTS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
         .collect()
 });
 
-/// A compiled validator for each command and event.
+/// A compiled validator for each command and event, and for what a receipt holds.
 static VALIDATORS: LazyLock<HashMap<&'static str, Validator>> = LazyLock::new(|| {
-    let messages = SCHEMAS.iter().filter(|(name, ..)| name.contains('.'));
-    messages
+    let whole = SCHEMAS
+        .iter()
+        .filter(|(name, ..)| name.contains('.') || *name == RECEIPT);
+    whole
         .map(|(name, version, _)| {
             let validator = jsonschema::options()
                 .with_draft(Draft::Draft202012)
@@ -74,6 +76,9 @@ fn address(name: &str, version: u32) -> String {
     format!("octollm://schemas/{name}/v{version}.json")
 }
 
+/// The name under which [`validate`] knows the statement in a receipt's envelope.
+pub const RECEIPT: &str = "receipt";
+
 struct Embedded;
 
 impl Retrieve for Embedded {
@@ -88,7 +93,7 @@ impl Retrieve for Embedded {
     }
 }
 
-/// Checks plain JSON against the schema of a command or event; formats count.
+/// Checks plain JSON against the schema of a command, an event, or a [`RECEIPT`]; formats count.
 pub fn validate(kind: &str, data: &Value) -> Result<(), SchemaViolation> {
     let violation = |errors| SchemaViolation {
         kind: kind.to_owned(),

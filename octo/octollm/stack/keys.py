@@ -58,6 +58,27 @@ def capability(keys_dir: Path) -> tuple[Path, Path]:
     return private, public
 
 
+def receipt(keys_dir: Path) -> tuple[Path, Path]:
+    """The files of the executor's key that signs receipts and of those that verify them, made now if there are none.
+
+    The public file keeps the keys that were in it: receipts of a key that was replaced stay verifiable. Raises
+    StackError when others may read the private key, or when it is none.
+    """
+    from octollm.events.receipt import PRIVATE_PREFIX, KeyUnusable, PublicKeys, public_key
+
+    private, public = keys_dir / "receipt.key", keys_dir / "receipt.pub"
+    text = _kept(private) if private.exists() else _made(private, PRIVATE_PREFIX + os.urandom(BYTES).hex())
+    try:
+        own = public_key(text)
+        known = PublicKeys.load([public]) if public.exists() else PublicKeys()
+    except KeyUnusable as error:
+        raise StackError(f"{private}: {error}") from error
+    if own not in known.texts:
+        with public.open("a", encoding="ascii") as file:
+            file.write(f"{own}\n")
+    return private, public
+
+
 def _made(path: Path, text: str) -> str:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="ascii") as file:

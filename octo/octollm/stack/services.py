@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octollm.stack import probe, procfs
 from octollm.stack.errors import Missing, StackError
-from octollm.stack.keys import capability, secret
+from octollm.stack.keys import capability, receipt, secret
 from octollm.stack.ports import HOST
 from octollm.stack.program import Kind, Program
 
@@ -104,11 +104,13 @@ def _executor(wiring: Wiring) -> dict[str, str]:
     workspaces = wiring.data_dir / "executor" / "workspaces"
     workspaces.mkdir(parents=True, exist_ok=True, mode=0o700)
     _, public_key = capability(wiring.keys_dir)
+    receipt_key, _ = receipt(wiring.keys_dir)
     operator_key = wiring.keys_dir / "operator.key"
     secret(operator_key)
     return {
         "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
         "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE": str(public_key),
+        "OCTO_EXECUTOR__RECEIPT_KEY_FILE": str(receipt_key),
         "OCTO_EXECUTOR__OPERATOR_KEY_FILE": str(operator_key),
     }
 

@@ -30,6 +30,14 @@ const REFUSED: [&str; 15] = [
 /// Bytes of all names and values, at most.
 const MAX_BYTES: usize = 64 << 10;
 
+/// Names of a program's variables, ours first.
+#[must_use]
+pub fn environment_names(granted: &[(String, String)]) -> Vec<String> {
+    let ours = OURS.iter().map(|(name, _)| (*name).to_owned());
+    ours.chain(granted.iter().map(|(name, _)| name.clone()))
+        .collect()
+}
+
 /// The environment as `execve` takes it.
 ///
 /// # Errors

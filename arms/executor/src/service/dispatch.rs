@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::claim::Claimed;
 use super::files::{self, FilesError};
+use super::notary::Case;
 use super::recall::recall;
 use super::record::StepResult;
 use super::standing::{Attempt, Standing};
@@ -75,10 +76,23 @@ impl Worker {
         self.engine.metrics.cancels.inc_by(u64::from(is_cancelled));
         let event = report::event(dispatch.id, dispatched, &outcome)?
             .with_traceparent(dispatch.traceparent.as_deref());
+        let asked = Use::of(
+            capability::DISPATCH,
+            dispatch.task_id,
+            dispatched,
+            &dispatch.body,
+        );
         let result = StepResult {
             dispatch,
             attempt,
-            outcome: &outcome,
+            case: Case {
+                task_id: dispatch.task_id,
+                dispatched,
+                action: asked.action,
+                dispatch: Some(dispatch.hash),
+                outcome: &outcome,
+                ended_at: OffsetDateTime::now_utc(),
+            },
             event,
         };
         self.record.settle(&result, expected).await?;
@@ -93,6 +107,7 @@ impl Worker {
         if !self.dispatches.knows(task_id) {
             let events = self.log.read(task_id, None).await?;
             self.dispatches.learn(task_id, &events);
+            self.record.learn(task_id, &events);
             return Ok(History::Whole(events));
         }
         Ok(History::Since(if must_look {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::claim::Claims;
 use super::metrics::Metrics;
+use super::notary::Notary;
 use super::watch::SandboxWatch;
 use crate::capability::Verifier;
 use crate::step::{Assignment, Executor, Outcome, Recorded};
@@ -21,6 +22,8 @@ pub struct Engine {
     pub claims: Claims,
     /// Policy and sandbox.
     pub executor: Executor,
+    /// What signs results.
+    pub notary: Arc<Notary>,
     /// Where steps work.
     pub workspaces: Arc<Workspaces>,
     /// Whether the sandbox works.

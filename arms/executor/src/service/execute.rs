@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::claim::{self, Claimed};
 use super::engine::Engine;
+use super::notary::Case;
 use super::operator::OperatorKey;
 use super::worker::ARM;
 use crate::capability::{EXECUTE, Use};
@@ -161,9 +162,18 @@ impl Endpoint {
             .run(task_id, &dispatched, &body)
             .await
             .map_err(|refusal| refusal.of(task_id))?;
+        let case = Case {
+            task_id,
+            dispatched: &dispatched,
+            action: Use::of(EXECUTE, task_id, &dispatched, &body).action,
+            dispatch: None,
+            outcome: &outcome,
+            ended_at: OffsetDateTime::now_utc(),
+        };
         let result = report::event(task_id, &dispatched, &outcome)
             .ok()
-            .and_then(|event| serde_json::from_slice(event.body()).ok());
+            .and_then(|event| self.engine.notary.sign(&case, &event, None).ok())
+            .and_then(|signed| serde_json::from_slice(signed.event.body()).ok());
         let result = result.ok_or_else(|| {
             let detail = "the step has run, and its result can't be told";
             Refusal::new(ErrorCode::InternalError, detail).of(task_id)

@@ -19,6 +19,8 @@ pub struct Settings {
     pub policy: Option<PathBuf>,
     /// The public key of the orchestrator, which verifies capabilities; without it the executor does not start.
     pub capability_public_key_file: Option<PathBuf>,
+    /// The private key that signs receipts; without it the executor does not start.
+    pub receipt_key_file: Option<PathBuf>,
     /// The key that `/api/v1/execute` asks for; without it nobody is let in there.
     pub operator_key_file: Option<PathBuf>,
     /// How long the workspace of an ended task is kept, seconds.
@@ -41,6 +43,7 @@ impl Default for Settings {
             workspaces: PathBuf::from(".octo/workspaces"),
             policy: None,
             capability_public_key_file: None,
+            receipt_key_file: None,
             operator_key_file: None,
             workspace_retention_seconds: 3600,
             concurrency: 0,

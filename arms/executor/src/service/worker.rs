@@ -19,6 +19,7 @@ use super::cancel::Running;
 use super::claim::ClaimError;
 use super::engine::Engine;
 use super::files::FilesError;
+use super::notary::Unsigned;
 use super::record::{Record, Unrecorded};
 use super::replay::Dispatches;
 use super::standing::Attempt;
@@ -69,6 +70,8 @@ pub(super) enum Trouble {
     Workspace(std::io::Error),
     #[error(transparent)]
     Payload(#[from] SchemaViolation),
+    #[error(transparent)]
+    Unsigned(Unsigned),
     #[error("this executor is stopping")]
     Stopping,
     #[error("it runs here already")]
@@ -83,6 +86,7 @@ impl Trouble {
             Self::Claim(_) => "claim",
             Self::Workspace(_) => "workspace",
             Self::Payload(_) => "payload",
+            Self::Unsigned(_) => "unsigned",
             Self::Stopping => "stopping",
             Self::Running => "running",
         }
@@ -93,6 +97,7 @@ impl From<Unrecorded> for Trouble {
     fn from(unrecorded: Unrecorded) -> Self {
         match unrecorded {
             Unrecorded::Read(error) => Self::Read(error),
+            Unrecorded::Unsigned(error) => Self::Unsigned(error),
             Unrecorded::Stopping => Self::Stopping,
         }
     }
@@ -108,7 +113,10 @@ impl From<Trouble> for Unhandled {
             Trouble::Claim(_) => down("claims", text),
             Trouble::Workspace(error) if is_of_the_host(&error) => down("workspaces", text),
             Trouble::Workspace(_) => Self::Failed(format!("Workspace: {text}")),
-            Trouble::Payload(violation) => violation.into(),
+            Trouble::Payload(violation) | Trouble::Unsigned(Unsigned::Payload(violation)) => {
+                violation.into()
+            }
+            Trouble::Unsigned(_) => Self::Failed(format!("Unsigned: {text}")),
             Trouble::Stopping => Self::NotNow {
                 reason: "this executor is stopping",
                 delay: Duration::ZERO,
@@ -151,6 +159,7 @@ impl Worker {
         let record = Record::new(
             bus.clone(),
             log.clone(),
+            Arc::clone(&engine.notary),
             engine.metrics.clone(),
             engine.abandon.clone(),
         );

@@ -7,6 +7,7 @@ mod crash;
 mod deliveries;
 mod execute;
 mod grant;
+mod receipts;
 mod results;
 mod stops;
 mod workspaces;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use grant::Grant;
 use octollm_events::testing::NatsServer;
 use octollm_events::{Bus, Event, Log, NewEvent, Position};
+use octollm_executor::receipt::Key;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,6 +43,7 @@ impl World {
         let log = Log::new(bus.clone(), "orchestrator");
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("capability.pub"), grant::public_key()).unwrap();
+        Key::load_or_make(&home.path().join("receipt.key")).unwrap();
         // An executor that has been given another user must reach its workspaces without passing through ours.
         Self {
             server,
@@ -75,6 +78,10 @@ impl World {
             .env(
                 "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE",
                 self.home.path().join("capability.pub"),
+            )
+            .env(
+                "OCTO_EXECUTOR__RECEIPT_KEY_FILE",
+                self.home.path().join("receipt.key"),
             )
             .envs(settings.iter().copied())
             // Coverage runs tell the program where to write.

@@ -13,7 +13,7 @@ use std::path::Path;
 const HEADER: &str = "\
 //! Carrier types, generated from `events/schemas` by `cargo run -p octollm-events --example carrier`:
 //! do not edit.
-#![allow(missing_docs, clippy::large_enum_variant)]
+#![allow(missing_docs, non_snake_case, clippy::large_enum_variant)]
 
 use crate::schema::{Command, Fact, Payload};
 use serde::{Deserialize, Serialize};

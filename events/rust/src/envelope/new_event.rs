@@ -3,6 +3,7 @@
 use super::{Event, Position, TERMINAL, event_id, milliseconds};
 use crate::schema::{self, Fact, SchemaViolation};
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
@@ -71,6 +72,32 @@ impl NewEvent {
             traceparent: None,
             body: payload.to_string().into(),
         })
+    }
+
+    /// The event with one more member, the last of its payload: what stands before it stays as it is, byte by byte.
+    /// Checked against its schema.
+    pub fn with_member<T: Serialize>(
+        mut self,
+        name: &str,
+        value: &T,
+    ) -> Result<Self, SchemaViolation> {
+        let violation = || SchemaViolation {
+            kind: self.kind.clone(),
+            errors: vec![(
+                format!("/{name}"),
+                "must be representable as JSON".to_owned(),
+            )],
+        };
+        let (Some(rest), Ok(value)) = (self.body.strip_suffix(b"}"), serde_json::to_vec(value))
+        else {
+            return Err(violation());
+        };
+        let name = Value::from(name).to_string();
+        let body = [rest, b",", name.as_bytes(), b":", &value, b"}"].concat();
+        let payload = serde_json::from_slice(&body).map_err(|_| violation())?;
+        schema::validate(&self.kind, &payload)?;
+        self.body = body.into();
+        Ok(self)
     }
 
     /// Continues a W3C trace; an ill-formed `traceparent` is ignored, as the standard asks.
