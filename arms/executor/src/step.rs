@@ -349,7 +349,16 @@ impl Executor {
         let hosts = self.policy.hosts();
         let fetched = match self.fetcher.fetch(request, hosts, caps, cancel).await {
             Ok(fetched) => fetched,
-            Err(error) => return Outcome::refused(unanswered(&error, request, assignment.effect)),
+            Err(error) => {
+                return Outcome {
+                    // What is denied or unreachable has been told nothing.
+                    is_started: !matches!(
+                        error,
+                        FetchError::Denied(_) | FetchError::Unreachable(_)
+                    ),
+                    ..Outcome::refused(unanswered(&error, request, assignment.effect))
+                };
+            }
         };
         let shown = match request.save {
             Some(_) => &[],
