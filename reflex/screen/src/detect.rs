@@ -32,12 +32,13 @@ pub(crate) fn personal_data<'t>(
 ) -> (Vec<Reading<'t>>, Vec<Span>, bool) {
     let mut found: Vec<Candidate<'_>> = Vec::new();
     for pass in 0.. {
-        let readings = Reading::all(original, &ranges(&found), ruleset);
+        let mut readings = Reading::plain(original, &ranges(&found), ruleset);
         let candidates = apart(candidates(&readings, ruleset));
         if candidates.is_empty() {
             if found.len() > MAX_SPANS {
                 return unscreened(original, found, MAX_SPANS - 1, ruleset);
             }
+            Reading::substitute(&mut readings, ruleset);
             return (readings, spans(original, &found), false);
         }
         if pass == MAX_PASSES {
@@ -126,7 +127,7 @@ pub(crate) fn injections(original: &str, readings: &[Reading<'_>], ruleset: &Rul
 /// What the rules find in the readings, in the bytes of the original.
 fn candidates<'r>(readings: &[Reading<'_>], ruleset: &'r Ruleset) -> Vec<Candidate<'r>> {
     let mut candidates = Vec::new();
-    for reading in readings.iter().filter(|reading| !reading.substituted) {
+    for reading in readings {
         for rule in &ruleset.pii {
             let matches = rule.find(reading.text(), &reading.hits);
             candidates.extend(matches.map(|found| Candidate {
@@ -186,7 +187,8 @@ fn unscreened<'t>(
         rule: "limit",
         confidence: 1000,
     });
-    let readings = Reading::all(original, &ranges(&found), ruleset);
+    let mut readings = Reading::plain(original, &ranges(&found), ruleset);
+    Reading::substitute(&mut readings, ruleset);
     (readings, spans(original, &found), true)
 }
 

@@ -10,6 +10,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 const MIN_BASE64: usize = 12;
 const MIN_HEX: usize = 14;
 
+/// What stands between two bytes.
+const PAIR_SEPARATORS: &[u8] = b" :-,._\n";
+
 /// Longest encoded part that is looked at, bytes. A longer one is a file.
 const MAX_ENCODED: usize = 64 * 1024;
 
@@ -41,6 +44,42 @@ pub(crate) fn decoded(text: &str) -> Vec<(Range<usize>, String)> {
             }
         }
         at += length.max(1);
+    }
+    found.extend(decoded_pairs(text));
+    found
+}
+
+/// The texts of which every byte stands as two hexadecimal digits of its own: `68 65 6c 6c 6f`.
+fn decoded_pairs(text: &str) -> Vec<(Range<usize>, String)> {
+    let bytes = text.as_bytes();
+    let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+    let pair = |at: usize| -> Option<u8> {
+        let value = hex::decode(bytes.get(at..at + 2)?).ok()?[0];
+        let alone = (at == 0 || !word(at - 1)) && !word(at + 2);
+        alone.then_some(value)
+    };
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + 2 < bytes.len() {
+        let separator = bytes[at + 2];
+        let Some(first) = pair(at).filter(|_| PAIR_SEPARATORS.contains(&separator)) else {
+            at += 1;
+            continue;
+        };
+        let mut values = vec![first];
+        let mut end = at + 2;
+        while bytes.get(end) == Some(&separator)
+            && let Some(value) = pair(end + 1)
+        {
+            values.push(value);
+            end += 3;
+        }
+        if (MIN_HEX / 2..=MAX_ENCODED).contains(&values.len())
+            && let Some(inner) = readable(values)
+        {
+            found.push((at..end, inner));
+        }
+        at = end;
     }
     found
 }
@@ -100,6 +139,13 @@ mod tests {
                 "0x616461406578616d706c652e6f7267",
                 Some((0..32, "ada@example.org")),
             ),
+            (
+                "x 61 64 61 40 65 78 61 6d 70 6c 65 2e 6f 72 67 y",
+                Some((2..46, "ada@example.org")),
+            ),
+            ("a:61:64:61:40:65:78:61", Some((2..22, "ada@exa"))),
+            ("00:1a:2b:3c:4d:5e:6f:70", None),
+            ("61 64 61 40", None),
             ("internationalization of everything", None),
             ("d41d8cd98f00b204e9800998ecf8427e", None),
             ("", None),

@@ -23,6 +23,8 @@ pub(crate) struct Needs {
     sets: Vec<u128>,
     /// A digit.
     pub(crate) digits: bool,
+    /// Digits in all, and without a break.
+    count: Count,
     /// Longest match, bytes.
     pub(crate) max_length: usize,
 }
@@ -44,14 +46,116 @@ impl Needs {
         Self {
             literals,
             digits: sets.iter().any(|set| set & !DIGITS == 0),
+            count: Count::of(pattern),
             sets,
             max_length: pattern.properties().maximum_len().unwrap_or(usize::MAX / 4),
         }
     }
 
-    /// Whether the characters that a text has allow a match.
-    pub(crate) fn met_by(&self, characters: Characters) -> bool {
-        self.sets.iter().all(|set| set & characters.0 != 0)
+    /// Whether the characters of a text allow a match.
+    pub(crate) fn met_by(&self, hits: &Hits) -> bool {
+        hits.longest_number >= self.count.run
+            && hits.densest(self.max_length) >= self.count.all
+            && self.sets.iter().all(|set| set & hits.characters.0 != 0)
+    }
+}
+
+/// Fewest digits that a match of a pattern has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    /// In all.
+    all: usize,
+    /// In its longest run.
+    run: usize,
+    /// In the run that it begins with.
+    head: usize,
+    /// In the run that it ends with.
+    tail: usize,
+    /// Nothing but digits.
+    pure: bool,
+}
+
+impl Count {
+    fn of(pattern: &Hir) -> Self {
+        match pattern.kind() {
+            HirKind::Empty | HirKind::Look(_) => Self::pure(0),
+            HirKind::Literal(literal) => literal.0.iter().fold(Self::pure(0), |count, byte| {
+                count.then(Self::character(byte.is_ascii_digit()))
+            }),
+            HirKind::Class(class) => Self::character(match class {
+                Class::Unicode(class) => class
+                    .ranges()
+                    .iter()
+                    .all(|range| ('0'..='9').contains(&range.start()) && range.end() <= '9'),
+                Class::Bytes(_) => false,
+            }),
+            HirKind::Capture(capture) => Self::of(&capture.sub),
+            HirKind::Repetition(repetition) => {
+                let one = Self::of(&repetition.sub);
+                match repetition.min {
+                    0 => Self::pure(0).or(one),
+                    min if one.pure => Self::pure(one.all * min as usize),
+                    min => Self {
+                        all: one.all * min as usize,
+                        ..one
+                    },
+                }
+            }
+            HirKind::Concat(parts) => parts
+                .iter()
+                .fold(Self::pure(0), |count, part| count.then(Self::of(part))),
+            HirKind::Alternation(parts) => parts
+                .iter()
+                .map(Self::of)
+                .reduce(Self::or)
+                .unwrap_or_default(),
+        }
+    }
+
+    const fn pure(digits: usize) -> Self {
+        Self {
+            all: digits,
+            run: digits,
+            head: digits,
+            tail: digits,
+            pure: true,
+        }
+    }
+
+    fn character(is_digit: bool) -> Self {
+        if is_digit {
+            Self::pure(1)
+        } else {
+            Self::default()
+        }
+    }
+
+    fn then(self, next: Self) -> Self {
+        Self {
+            all: self.all + next.all,
+            run: self.run.max(next.run).max(self.tail + next.head),
+            head: if self.pure {
+                self.all + next.head
+            } else {
+                self.head
+            },
+            tail: if next.pure {
+                self.tail + next.all
+            } else {
+                next.tail
+            },
+            pure: self.pure && next.pure,
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            all: self.all.min(other.all),
+            run: self.run.min(other.run),
+            head: self.head.min(other.head),
+            tail: self.tail.min(other.tail),
+            pure: self.pure && other.pure,
+        }
     }
 }
 
@@ -252,7 +356,10 @@ fn weight(set: &[String]) -> usize {
 #[derive(Debug)]
 pub(crate) struct Literals {
     automaton: AhoCorasick,
-    count: usize,
+    /// Rules by the numbers of their context words.
+    rules: Vec<Vec<usize>>,
+    /// Rules that have context words.
+    rule_count: usize,
 }
 
 /// Collects the literals of all rules, each once.
@@ -274,16 +381,29 @@ impl Collection {
         self.literals.len() - 1
     }
 
-    pub(crate) fn compile(self) -> Result<Literals, String> {
+    /// `words` are the numbers of the context words of each rule.
+    pub(crate) fn compile<'r>(
+        self,
+        words: impl Iterator<Item = &'r [usize]>,
+    ) -> Result<Literals, String> {
         let automaton = AhoCorasickBuilder::new()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
             .kind(Some(AhoCorasickKind::DFA))
             .build(&self.literals)
             .map_err(|error| error.to_string())?;
+        let mut rules = vec![Vec::new(); self.literals.len()];
+        let mut rule_count = 0;
+        for own in words {
+            for word in own {
+                rules[*word].push(rule_count);
+            }
+            rule_count += 1;
+        }
         Ok(Literals {
             automaton,
-            count: self.literals.len(),
+            rules,
+            rule_count,
         })
     }
 }
@@ -292,25 +412,38 @@ impl Collection {
 #[derive(Debug)]
 pub(crate) struct Hits {
     seen: Vec<bool>,
+    /// Rules of which a context word is there.
+    with_context: Vec<bool>,
     /// Whole words: the number of the literal and its place, in the order of their ends.
     words: Vec<(usize, Range<usize>)>,
     /// Stretches with digits: first and last digit, at most [`MAX_GAP`] bytes between two.
     digits: Vec<Range<usize>>,
-    pub(crate) characters: Characters,
+    /// Digits of the longest run of them.
+    longest_number: usize,
+    /// Most digits in a stretch of each of the lengths of [`STRETCHES`], and in all.
+    densest: [usize; STRETCHES.len() + 1],
+    characters: Characters,
 }
 
 impl Literals {
     pub(crate) fn find(&self, text: &str) -> Hits {
+        let positions = digit_positions(text);
         let mut hits = Hits {
-            seen: vec![false; self.count],
+            seen: vec![false; self.rules.len()],
+            with_context: vec![false; self.rule_count],
             words: Vec::new(),
-            digits: digits(text),
+            digits: digits(&positions),
+            longest_number: longest_run(&positions),
+            densest: densest(&positions),
             characters: Characters::of(text),
         };
         for found in self.automaton.find_overlapping_iter(text) {
             let number = found.pattern().as_usize();
             hits.seen[number] = true;
-            if is_word(text.as_bytes(), &found.range()) {
+            if !self.rules[number].is_empty() && is_word(text.as_bytes(), &found.range()) {
+                for rule in &self.rules[number] {
+                    hits.with_context[*rule] = true;
+                }
                 hits.words.push((number, found.range()));
             }
         }
@@ -321,6 +454,17 @@ impl Literals {
 impl Hits {
     pub(crate) fn any(&self, literals: &[usize]) -> bool {
         literals.is_empty() || literals.iter().any(|number| self.seen[*number])
+    }
+
+    /// Whether a context word of the rule of this number is there.
+    pub(crate) fn has_context(&self, rule: usize) -> bool {
+        self.with_context[rule]
+    }
+
+    /// Most digits that a stretch of so many bytes has, or somewhat more.
+    fn densest(&self, length: usize) -> usize {
+        let index = STRETCHES.partition_point(|stretch| *stretch < length);
+        self.densest[index]
     }
 
     /// The stretches of `text` within `before` and `after` bytes of one of `words`, ordered and apart.
@@ -388,17 +532,46 @@ impl Hits {
 /// Bytes between two digits of one stretch: fewer stretches are worth more than short ones.
 const MAX_GAP: usize = 64;
 
-fn digits(text: &str) -> Vec<Range<usize>> {
+/// Lengths of stretches of which is known how many digits they have at most, bytes.
+const STRETCHES: [usize; 6] = [12, 16, 20, 28, 40, 64];
+
+fn digit_positions(text: &str) -> Vec<usize> {
+    let bytes = text.bytes().enumerate();
+    bytes
+        .filter(|(_, byte)| byte.is_ascii_digit())
+        .map(|(at, _)| at)
+        .collect()
+}
+
+fn digits(positions: &[usize]) -> Vec<Range<usize>> {
     let mut stretches: Vec<Range<usize>> = Vec::new();
-    for (at, byte) in text.bytes().enumerate() {
-        if byte.is_ascii_digit() {
-            match stretches.last_mut() {
-                Some(last) if at - last.end <= MAX_GAP => last.end = at + 1,
-                _ => stretches.push(at..at + 1),
-            }
+    for at in positions {
+        match stretches.last_mut() {
+            Some(last) if at - last.end <= MAX_GAP => last.end = at + 1,
+            _ => stretches.push(*at..at + 1),
         }
     }
     stretches
+}
+
+fn longest_run(positions: &[usize]) -> usize {
+    let runs = positions.chunk_by(|at, next| at + 1 == *next);
+    runs.map(<[usize]>::len).max().unwrap_or(0)
+}
+
+fn densest(positions: &[usize]) -> [usize; STRETCHES.len() + 1] {
+    let mut densest = [positions.len(); STRETCHES.len() + 1];
+    for (most, length) in densest.iter_mut().zip(STRETCHES) {
+        *most = 0;
+        let mut first = 0;
+        for (index, at) in positions.iter().enumerate() {
+            while at - positions[first] >= length {
+                first += 1;
+            }
+            *most = (*most).max(index + 1 - first);
+        }
+    }
+    densest
 }
 
 /// `places`, cut to the text and its characters, in order and apart.
@@ -495,15 +668,45 @@ mod tests {
         assert_eq!(literals("(?:foo|bar)[0-9]{1,3}longer"), ["longer"]);
     }
 
+    fn met(pattern: &str, text: &str) -> bool {
+        let hits = Collection::default()
+            .compile(std::iter::empty())
+            .expect("compiles")
+            .find(text);
+        Needs::of(&regex_syntax::parse(pattern).expect("parses")).met_by(&hits)
+    }
+
     #[test]
     fn sets_are_those_that_every_match_has() {
-        let met = |pattern: &str, text: &str| {
-            Needs::of(&regex_syntax::parse(pattern).expect("parses")).met_by(Characters::of(text))
-        };
         assert!(!met("[a-z]{1,9}@[a-z]", "no sign"));
         assert!(met("[a-z]{1,9}@[a-z]", "a@b"));
         assert!(!met("[0-9]{2}-[0-9]", "no digit -"));
         assert!(met("[0-9]{2}|x", "x"));
         assert!(met("é[0-9]{0,2}", "é"));
+    }
+
+    #[test]
+    fn digits_are_counted_as_every_match_has_them() {
+        for (pattern, all, run) in [
+            ("[0-9]{3}-[0-9]{2}-[0-9]{4}", 9, 4),
+            ("[0-9]{3}[ -]?[0-9]{2}", 5, 3),
+            ("[0-9]{4}[0-9]{3}", 7, 7),
+            ("(?:19|20)?[0-9]{6}", 6, 6),
+            ("[0-9]{8}|[a-z][0-9]{2}", 2, 2),
+            ("[0-9](?:[ -]?[0-9]){5,19}", 6, 1),
+            ("(?:[0-9]{1,3}[.]){3}[0-9]{1,3}", 4, 1),
+            ("[0-9a-f]{8}", 0, 0),
+            ("A12b3[0-9]", 4, 2),
+            ("x?[0-9]{2}y?", 2, 2),
+        ] {
+            let count = Count::of(&regex_syntax::parse(pattern).expect("parses"));
+            assert_eq!((count.all, count.run), (all, run), "{pattern}");
+        }
+        assert!(met("[0-9]{3}-[0-9]{2}", "on 123-45"));
+        assert!(!met("[0-9]{3}-[0-9]{2}", "12-34-56"));
+        assert!(!met(
+            "[0-9](?: ?[0-9]){11}",
+            "123456 and then at last 123456"
+        ));
     }
 }

@@ -18,19 +18,41 @@ const MAX_DEPTH: usize = 2;
 pub(crate) struct Reading<'t> {
     view: View<'t>,
     pub(crate) hits: Hits,
-    /// Letters stand for others here: words can be read, values can't.
-    pub(crate) substituted: bool,
     /// Bytes of the original that encode this reading; None if the view has the way back.
     encoded: Option<Range<usize>>,
 }
 
 impl<'t> Reading<'t> {
-    /// Every reading of `original` without the values at `opaque`, ordered and apart.
-    pub(crate) fn all(original: &'t str, opaque: &[Range<usize>], ruleset: &Ruleset) -> Vec<Self> {
+    /// The readings of `original` in which values can be read, without those at `opaque`, ordered and apart.
+    pub(crate) fn plain(
+        original: &'t str,
+        opaque: &[Range<usize>],
+        ruleset: &Ruleset,
+    ) -> Vec<Self> {
         let mut readings = Vec::new();
         let view = View::of(original, opaque, ruleset);
         collect(view, None, MAX_DEPTH, ruleset, &mut readings);
         readings
+    }
+
+    /// Adds the readings in which only words can be read: with letters put back.
+    pub(crate) fn substitute(readings: &mut Vec<Self>, ruleset: &Ruleset) {
+        for index in 0..readings.len() {
+            let leetspeak = substitution::has_leetspeak(readings[index].text());
+            readings.push(readings[index].substituted(substitution::rot13, ruleset));
+            if leetspeak {
+                readings.push(readings[index].substituted(substitution::leetspeak, ruleset));
+            }
+        }
+    }
+
+    fn substituted(&self, by: fn(u8) -> u8, ruleset: &Ruleset) -> Self {
+        let view = self.view.substituted(by);
+        Self {
+            hits: ruleset.literals.find(view.text()),
+            view,
+            encoded: self.encoded.clone(),
+        }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -59,20 +81,15 @@ fn collect<'t>(
             collect(inner, Some(origin), depth - 1, ruleset, readings);
         }
     }
-    let mut push = |view: View<'t>, substituted: bool| {
+    let mut push = |view: View<'t>| {
         readings.push(Reading {
             hits: ruleset.literals.find(view.text()),
             view,
-            substituted,
             encoded: encoded.clone(),
         });
     };
-    push(view.substituted(substitution::rot13), true);
-    if substitution::has_leetspeak(view.text()) {
-        push(view.substituted(substitution::leetspeak), true);
-    }
     if let Some(respelled) = spelling::respelled(&view) {
-        push(respelled, false);
+        push(respelled);
     }
-    push(view, false);
+    push(view);
 }

@@ -92,6 +92,8 @@ pub(crate) struct InjectionSource {
 #[derive(Debug)]
 pub(crate) struct PiiRule {
     pub(crate) source: PiiSource,
+    /// Place among the rules for personal data.
+    number: usize,
     pattern: Regex,
     /// Number of the group named `value`.
     value_group: Option<usize>,
@@ -119,7 +121,12 @@ pub(crate) struct Match {
 }
 
 impl PiiRule {
-    pub(crate) fn compile(source: PiiSource, literals: &mut Collection) -> Result<Self, String> {
+    /// `number` is its place among the rules for personal data.
+    pub(crate) fn compile(
+        source: PiiSource,
+        number: usize,
+        literals: &mut Collection,
+    ) -> Result<Self, String> {
         let (pattern, needs) = compile(&source.pattern)?;
         if source.context_required && source.context.is_empty() {
             return Err("context_required without context words".to_owned());
@@ -148,12 +155,18 @@ impl PiiRule {
             .collect();
         Ok(Self {
             source,
+            number,
             pattern,
             value_group,
             needs,
             literals,
             words,
         })
+    }
+
+    /// Numbers of the context words, in order.
+    pub(crate) fn words(&self) -> &[usize] {
+        &self.words
     }
 
     /// Every value in `text`, of which `hits` tells, from left to right.
@@ -183,13 +196,16 @@ impl PiiRule {
     /// The stretches of `text` in which a value can be, ordered and apart.
     fn stretches(&self, text: &str, hits: &Hits) -> Vec<Range<usize>> {
         let all = || std::iter::once(0..text.len()).collect();
-        if !self.needs.met_by(hits.characters) || !hits.any(&self.literals) {
+        if !self.needs.met_by(hits) || !hits.any(&self.literals) {
             return Vec::new();
         }
         let reach = self.needs.max_length;
         if self.source.context_required {
             if self.source.alone && text.len() <= reach + 2 * MAX_MARGIN {
                 return all();
+            }
+            if !hits.has_context(self.number) {
+                return Vec::new();
             }
             return hits.around(
                 text,
@@ -347,7 +363,7 @@ impl InjectionRule {
         text: &'r str,
         hits: &Hits,
     ) -> impl Iterator<Item = Range<usize>> + 'r {
-        let possible = self.needs.met_by(hits.characters) && hits.any(&self.literals);
+        let possible = self.needs.met_by(hits) && hits.any(&self.literals);
         possible
             .then(|| self.pattern.find_iter(text).map(|found| found.range()))
             .into_iter()

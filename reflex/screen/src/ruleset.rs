@@ -135,7 +135,7 @@ impl Ruleset {
                     });
                 }
                 pii.push(
-                    PiiRule::compile(source, &mut literals)
+                    PiiRule::compile(source, pii.len(), &mut literals)
                         .map_err(|message| RulesetError::Rule { rule, message })?,
                 );
             }
@@ -176,10 +176,12 @@ impl Ruleset {
             .map(|rule| rule.source.kind.clone())
             .chain([UNSCREENED.to_owned()])
             .collect();
-        let literals = literals.compile().map_err(|message| RulesetError::File {
-            file: "all files".to_owned(),
-            message,
-        })?;
+        let literals = literals
+            .compile(pii.iter().map(PiiRule::words))
+            .map_err(|message| RulesetError::File {
+                file: "all files".to_owned(),
+                message,
+            })?;
         Ok(Self {
             literals,
             version: version.unwrap_or_default(),
