@@ -232,6 +232,21 @@ class HttpAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="http
     save: WorkspacePath | UnsetType = UNSET
 
 
+class Lang(StrEnum):
+    bash = "bash"
+    python = "python"
+
+
+class ScriptAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="script"):
+    """
+    Run a program that the step brings along; only in languages that the executor's policy names.
+    """
+
+    lang: Lang
+    source: str
+    stdin: str | UnsetType = UNSET
+
+
 class CheckAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="check"):
     """
     Check machine criteria.
@@ -758,7 +773,7 @@ class CommandAction(Payload, frozen=True, kw_only=True, tag_field="kind", tag="c
 
 
 Action: TypeAlias = Annotated[
-    CommandAction | FileAction | HttpAction | CheckAction,
+    CommandAction | FileAction | HttpAction | ScriptAction | CheckAction,
     Meta(description="What a step does.", title="Action"),
 ]
 

@@ -56,6 +56,7 @@ pub enum Action {
     Command(CommandAction),
     File(FileAction),
     Http(HttpAction),
+    Script(ScriptAction),
     Check(CheckAction),
 }
 
@@ -1149,6 +1150,41 @@ pub struct Ruleset {
     pub version: String,
     /// SHA-256 of the rule files.
     pub digest: String,
+}
+
+/// Run a program that the step brings along; only in languages that the executor's policy names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptAction {
+    pub lang: ScriptActionLang,
+    /// The program's text.
+    pub source: String,
+    /// Standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScriptActionLang {
+    Bash,
+    Python,
+}
+
+impl ScriptActionLang {
+    /// As it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bash => "bash",
+            Self::Python => "python",
+        }
+    }
+}
+
+impl fmt::Display for ScriptActionLang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Where a submission came from.

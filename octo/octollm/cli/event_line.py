@@ -10,6 +10,7 @@ from octollm.events.carrier import (
     HttpAction,
     PlanFailed,
     PlanRequested,
+    ScriptAction,
     StepDispatched,
     StepExecuted,
     StepFailed,
@@ -104,7 +105,7 @@ def _again(attempt: int) -> str:
     return f" (attempt {attempt})" if attempt > 1 else ""
 
 
-def act(action: CommandAction | FileAction | HttpAction | CheckAction) -> str:
+def act(action: CommandAction | FileAction | HttpAction | ScriptAction | CheckAction) -> str:
     """What a step does, as one would type it."""
     match action:
         case CommandAction():
@@ -113,5 +114,7 @@ def act(action: CommandAction | FileAction | HttpAction | CheckAction) -> str:
             return f"{action.op.value} {action.path}"
         case HttpAction():
             return f"{action.method.value} {action.url}"
+        case ScriptAction():
+            return f"{action.lang.value} script of {len(action.source.splitlines())} lines"
         case CheckAction():
             return f"check {len(action.criteria)} criteria"

@@ -19,6 +19,7 @@ from octollm.events.carrier import (
     Limits,
     LimitsDraft,
     Op,
+    ScriptAction,
     Step,
     StepDraft,
 )
@@ -59,6 +60,8 @@ def title_of(action: Action) -> str:
             title = "Check one criterion" if count == 1 else f"Check {count} criteria"
         case HttpAction():
             title = f"{action.method.value} {action.url}"
+        case ScriptAction():
+            title = f"Run a {action.lang.value} script"
         case FileAction():
             title = f"{_VERBS[action.op]} {action.path}"
     return title if len(title) <= _TITLE_LENGTH else title[: _TITLE_LENGTH - 1] + "…"

@@ -2,7 +2,17 @@
 
 from msgspec import UNSET
 
-from octollm.events.carrier import Action, CheckAction, CommandAction, Effect, FileAction, HttpAction, Method, Op
+from octollm.events.carrier import (
+    Action,
+    CheckAction,
+    CommandAction,
+    Effect,
+    FileAction,
+    HttpAction,
+    Method,
+    Op,
+    ScriptAction,
+)
 from octollm.planner.programs import PROGRAMS
 
 # Running these again does something else: what was moved or removed is gone.
@@ -32,6 +42,8 @@ def effect_of(action: Action) -> Effect:
             return Effect.idempotent if effect is Effect.pure and save is not UNSET else effect
         case CommandAction():
             return _command_effect(action)
+        case ScriptAction():
+            return Effect.side_effecting
 
 
 def _command_effect(action: CommandAction) -> Effect:

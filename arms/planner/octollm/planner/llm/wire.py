@@ -25,6 +25,7 @@ from octollm.events.carrier import (
     Op,
     Redirect,
     RegexCriterion,
+    ScriptAction,
     Step,
 )
 from octollm.planner.drafts import DEFAULT_LIMITS, EXECUTOR
@@ -230,6 +231,8 @@ def _written_action(action: Action) -> _Command | _File | _Check:
             return _File(op=action.op, path=action.path, text=_null(action.text))
         case HttpAction():
             raise ValueError("models are not offered http")
+        case ScriptAction():
+            raise ValueError("models are not offered scripts")
         case CheckAction():
             return _Check(criteria=[_written_criterion(criterion) for criterion in action.criteria])
 
