@@ -12,7 +12,7 @@ WORKERS ?= 4
 BUILD ?= target/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-pipeline clean
+.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-pipeline bench-reflex clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ target/bench/peers/installed: .venv/installed requirements-bench.lock bench/peer
 
 bench-pipeline: .venv/installed target/release/octollm-executor target/bench/peers/installed ## Measure a task beside the bare broker, DBOS and Restate (QUICK=1: a minute)
 	$(PY) -m bench.pipeline $(if $(QUICK),--quick)
+
+bench-reflex: .venv/installed ## Measure the screen in process and reflex under load beside a bare handler (needs wrk; five minutes)
+	cargo build --locked --release -p octollm-reflex --bins --examples
+	$(PY) -m bench.reflex $(if $(QUICK),--seconds 5)
 
 clean: ## Remove what was built and installed; data in .octo is kept
 	cargo clean

@@ -225,29 +225,31 @@ async fn a_submission_whose_event_would_be_too_large_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_crash_neither_loses_nor_doubles_a_submission() {
+async fn a_burst_and_crashes_in_it_neither_lose_nor_double_a_submission() {
+    const BURST: usize = 2000;
     let mut stand = Stand::start().await;
     shorten_ack_wait(&stand).await;
-    for index in 0..200 {
-        publish(
-            &stand,
-            json!({ "goal": format!("Task {index}") }).to_string(),
-        )
-        .await;
-        if index == 60 {
-            stand.process.signal("KILL");
+    for first in (0..BURST).step_by(100) {
+        let sent = (first..first + 100).map(|index| {
+            let body = json!({ "goal": format!("Task {index}") }).to_string();
+            publish(&stand, body)
+        });
+        futures::future::join_all(sent).await;
+        if first == 300 || first == 1200 {
+            stand.restart().await;
         }
     }
-    stand.restart().await;
     stand.until_taken().await;
-    let events = whole_log(&stand, 200).await;
+    let events = whole_log(&stand, BURST as u64).await;
     let mut goals: Vec<String> = events
         .iter()
         .map(|event| event.decode::<TaskReceived>().expect("received").goal)
         .collect();
     goals.sort();
     goals.dedup();
-    assert_eq!((events.len(), goals.len()), (200, 200));
+    assert_eq!((events.len(), goals.len()), (BURST, BURST));
+    let page = stand.get("/metrics").await.text;
+    assert!(page.contains("octollm_reflex_in_flight 0"), "{page}");
 }
 
 #[tokio::test]

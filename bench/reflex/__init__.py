@@ -1,0 +1,1 @@
+"""What the screen costs, in process and over HTTP."""
