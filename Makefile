@@ -12,7 +12,7 @@ WORKERS ?= 4
 BUILD ?= target/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-pipeline bench-reflex clean
+.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-executor bench-pipeline bench-reflex clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ target/bench/peers/installed: .venv/installed requirements-bench.lock bench/peer
 	-$(BIN)/uv venv --quiet --allow-existing $(@D)/venv && $(BIN)/uv pip sync --quiet --python $(@D)/venv requirements-bench.lock
 	-npm ci --prefix $(@D) --ignore-scripts --silent
 	@test -x $(@D)/venv/bin/hypercorn && test -d $(@D)/node_modules && touch $@ || echo "not all peers could be installed"
+
+bench-executor: .venv/installed ## Measure a step's start to finish beside fork and exec, and bubblewrap
+	$(PY) -m bench.executor
 
 bench-pipeline: .venv/installed target/release/octollm-executor target/bench/peers/installed ## Measure a task beside the bare broker, DBOS and Restate (QUICK=1: a minute)
 	$(PY) -m bench.pipeline $(if $(QUICK),--quick)

@@ -8,6 +8,7 @@ mod limits;
 mod outputs;
 mod survivors;
 mod tools;
+mod unprivileged;
 mod view;
 
 use std::path::Path;
@@ -23,6 +24,9 @@ use octollm_executor::workspace::{Owner, Workspace, Workspaces};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// Names another launcher than the one that was built with the tests.
+const LAUNCHER: &str = "OCTO_TEST_LAUNCHER";
 
 const LIMITS: Limits = Limits {
     wall: Duration::from_secs(30),
@@ -53,7 +57,9 @@ impl Bench {
         let root = tempfile::tempdir().unwrap();
         let workspaces = Workspaces::new(&root.path().join("workspaces"), owner).unwrap();
         let workspace = workspaces.lay_out(Uuid::new_v4(), &[]).unwrap();
-        let sandbox = Namespace::new(env!("CARGO_BIN_EXE_octollm-executor").into(), owner).unwrap();
+        let launcher = std::env::var_os(LAUNCHER);
+        let launcher = launcher.map_or(env!("CARGO_BIN_EXE_octollm-executor").into(), Into::into);
+        let sandbox = Namespace::new(launcher, owner).unwrap();
         Self {
             sandbox,
             workspace,

@@ -36,7 +36,7 @@ const DODGES: [(&str, &str); 7] = [
 ];
 
 /// Host processes whose command line holds the marker.
-fn pids(marker: &str) -> Vec<i32> {
+pub fn pids(marker: &str) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_marked = |pid: &i32| {

@@ -1,0 +1,1 @@
+"""What a step costs before it does anything: the sandbox beside fork and exec, and beside bubblewrap."""
