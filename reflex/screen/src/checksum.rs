@@ -43,7 +43,8 @@ pub(crate) struct Checksum {
 }
 
 impl Checksum {
-    /// Whether the check digit of `value`, whose letters and digits are its symbols, is right.
+    /// Whether the check digit of `value`, whose letters and digits are its symbols, is right. Letters that it begins with,
+    /// such as those of a country, are no symbols unless `skip` counts them.
     pub(crate) fn holds(&self, value: &str) -> bool {
         self.right(value).unwrap_or(false)
     }
@@ -53,6 +54,7 @@ impl Checksum {
             .bytes()
             .filter(u8::is_ascii_alphanumeric)
             .map(|byte| byte.to_ascii_uppercase())
+            .skip_while(|byte| self.skip == 0 && byte.is_ascii_alphabetic())
             .collect();
         let at = self.at.or(symbols.len().checked_sub(1))?;
         let check = *symbols.get(at)?;

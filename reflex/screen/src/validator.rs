@@ -73,6 +73,16 @@ pub(crate) enum Validator {
     Thai,
     /// Australia's business number.
     Abn,
+    /// Spain's supply points.
+    Cups,
+    /// Morocco's company number.
+    Ice,
+    /// French VAT number.
+    FrenchVat,
+    /// Number in Russia's register of companies.
+    Ogrn,
+    /// Venezuela's taxpayer number.
+    Rif,
     /// Number of a vehicle (ISO 3779).
     Vin,
     /// Weights 7, 3, 1 over letters and digits (ICAO 9303).
@@ -137,6 +147,11 @@ impl Validator {
             Self::Nric => whole(national::nric(candidate)),
             Self::Thai => whole(national::thai(candidate)),
             Self::Abn => whole(national::abn(candidate)),
+            Self::Cups => whole(national::cups(candidate)),
+            Self::Ice => whole(national::ice(candidate)),
+            Self::FrenchVat => whole(national::french_vat(candidate)),
+            Self::Ogrn => whole(national::ogrn(candidate)),
+            Self::Rif => whole(national::rif(candidate)),
             Self::Vin => whole(national::vin(candidate)),
             Self::Icao => whole(national::icao(candidate)),
             Self::BirthDate => whole(date::is_birth_date(candidate)),

@@ -134,7 +134,11 @@ fn a_disguised_attack_is_found_where_it_stands() {
         let text = format!("é: {attack}");
         let screening = screen(&text, Role::Goal, Ruleset::builtin());
         assert_eq!(screening.decision, Decision::Block, "{attack}");
-        assert_eq!(screening.findings[0].place.start, 3, "{attack}");
+        let by_rule = screening
+            .findings
+            .iter()
+            .find(|found| found.rule != "model.window");
+        assert_eq!(by_rule.map(|found| found.place.start), Some(3), "{attack}");
     }
 }
 

@@ -174,7 +174,7 @@ pub(super) fn steuer_id(candidate: &str) -> bool {
     repeated == 1 && counts.iter().all(|count| *count <= 3)
 }
 
-/// Verhoeff's check digit: India's Aadhaar.
+/// Verhoeff's check digit: India's Aadhaar, of 12 digits, and its virtual ids, of 16. None reads alike both ways.
 pub(super) fn verhoeff(candidate: &str) -> bool {
     const MULTIPLY: [[u8; 10]; 10] = [
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
@@ -190,12 +190,13 @@ pub(super) fn verhoeff(candidate: &str) -> bool {
     ];
     const PERMUTE: [u8; 10] = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4];
     let digits = digits(candidate);
+    let palindrome = digits.iter().eq(digits.iter().rev());
     let mut check = 0;
     for (place, digit) in digits.iter().rev().enumerate() {
         let permuted = (0..place % 8).fold(*digit as usize, |digit, _| usize::from(PERMUTE[digit]));
         check = usize::from(MULTIPLY[check][permuted]);
     }
-    digits.len() == 12 && check == 0 && digits.iter().any(|digit| *digit != digits[0])
+    matches!(digits.len(), 12 | 16) && check == 0 && !palindrome
 }
 
 /// Spanish DNI and NIE: the letter is the number modulo 23.
@@ -456,6 +457,92 @@ pub(super) fn vin(candidate: &str) -> bool {
         .map(|((byte, _), weight)| value(*byte) * weight)
         .sum();
     symbols.len() == 17 && symbols[8].0 == b"0123456789X"[(sum % 11) as usize]
+}
+
+/// Spanish supply point of electricity or gas: two letters are the sixteen digits modulo 529, in base 23.
+pub(super) fn cups(candidate: &str) -> bool {
+    const LETTERS: &[u8; 23] = b"TRWAGMYFPDXBNJZSQVHLCKE";
+    let symbols: Vec<u8> = symbols(candidate).iter().map(|(byte, _)| *byte).collect();
+    let digits = symbols.get(2..18).unwrap_or_default();
+    let rest = digits.iter().try_fold(0, |rest, byte| {
+        Some((rest * 10 + char::from(*byte).to_digit(10)?) % 529)
+    });
+    rest.is_some_and(|rest| {
+        let letters = [rest / 23, rest % 23].map(|value| LETTERS[value as usize]);
+        let supplied = symbols.get(20).is_none_or(u8::is_ascii_digit);
+        digits.len() == 16
+            && symbols.get(18..20) == Some(&letters[..])
+            && supplied
+            && symbols.get(21).is_none_or(|kind| b"FPRCXYZ".contains(kind))
+    })
+}
+
+/// Moroccan company number: fifteen digits that are a multiple of 97.
+pub(super) fn ice(candidate: &str) -> bool {
+    let digits = digits(candidate);
+    let rest = digits
+        .iter()
+        .fold(0, |rest, digit| (rest * 10 + digit) % 97);
+    digits.len() == 15 && rest == 0 && digits.iter().any(|digit| *digit != 0)
+}
+
+/// French VAT number: the company's number ends with a Luhn digit (those of Monaco begin with 000 and have none), and
+/// before it stand, if they are digits, 12 and three times its remainder modulo 97.
+pub(super) fn french_vat(candidate: &str) -> bool {
+    let symbols: Vec<u8> = symbols(candidate).iter().map(|(byte, _)| *byte).collect();
+    let symbols = symbols.strip_prefix(b"FR").unwrap_or(&symbols);
+    let (Some(key), Some(company)) = (symbols.get(..2), symbols.get(2..11)) else {
+        return false;
+    };
+    let number = |part: &[u8]| {
+        part.iter().try_fold(0, |number, byte| {
+            Some(number * 10 + char::from(*byte).to_digit(10)?)
+        })
+    };
+    let values: Vec<u8> = company.iter().map(|byte| byte.wrapping_sub(b'0')).collect();
+    let issued = company.starts_with(b"000") || luhn(&values);
+    let Some(company) = number(company).filter(|_| issued && symbols.len() == 11) else {
+        return false;
+    };
+    number(key).is_none_or(|key| key == (12 + 3 * (company % 97)) % 97)
+}
+
+/// Russian register of companies: the last digit is the others modulo 11 (of 13 digits) or 13 (of 15), modulo 10.
+pub(super) fn ogrn(candidate: &str) -> bool {
+    let digits = digits(candidate);
+    let modulus = match digits.len() {
+        13 => 11,
+        15 => 13,
+        _ => return false,
+    };
+    let (check, body) = (digits[digits.len() - 1], &digits[..digits.len() - 1]);
+    body.iter()
+        .fold(0, |rest, digit| (rest * 10 + digit) % modulus)
+        % 10
+        == check
+}
+
+/// Venezuelan taxpayer number: the letter counts as a multiple of four.
+pub(super) fn rif(candidate: &str) -> bool {
+    let first = candidate
+        .bytes()
+        .next()
+        .map(|byte| byte.to_ascii_uppercase());
+    let kind = match first {
+        Some(b'V') => 4,
+        Some(b'E') => 8,
+        Some(b'J') => 12,
+        Some(b'P') => 16,
+        Some(b'G') => 20,
+        _ => return false,
+    };
+    let digits = digits(candidate);
+    if digits.len() != 9 {
+        return false;
+    }
+    let weighted = digits.iter().zip([3, 2, 7, 6, 5, 4, 3, 2]);
+    let sum: u32 = kind + weighted.map(|(digit, weight)| digit * weight).sum::<u32>();
+    [0, 0, 9, 8, 7, 6, 5, 4, 3, 2, 1][(sum % 11) as usize] == digits[8]
 }
 
 /// Polish identity card: three letters and weights 7, 3, 1 with the letters from 10.
