@@ -5,6 +5,7 @@
 
 mod answer;
 mod arguments;
+mod collect;
 mod engine;
 mod environment;
 mod json;

@@ -6,12 +6,19 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use octollm_events::carrier::ErrorCode;
+use octollm_events::carrier::{ErrorCode, ReceiptEnvelope};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::receipt;
 use crate::sandbox::{Captured, StageExit};
 use crate::step::{Failure, Outcome};
+use crate::workspace::WorkspacePath;
+
+/// Artifacts, at most.
+const MAX_ARTIFACTS: usize = 32;
+/// Bytes of all artifacts together, at most.
+const MAX_ARTIFACT_BYTES: usize = 64 << 20;
 
 /// The exit status of a refusal by the policy; the list of errors gives that of a task which failed of one.
 const DENIED: u8 = 3;
@@ -55,6 +62,9 @@ pub struct Answer {
     pub artifacts: BTreeMap<String, Artifact>,
     /// Wall clock from the start of the programs to their end.
     pub duration_ms: u64,
+    /// What vouches for all this: the document's last member, where there is a key. It covers the bytes before it.
+    #[serde(skip)]
+    pub receipt: Option<ReceiptEnvelope>,
 }
 
 /// Bytes that were written, kept or not.
@@ -92,6 +102,41 @@ impl Artifact {
     }
 }
 
+/// What was collected of a workspace.
+pub(super) struct Collected {
+    artifacts: BTreeMap<String, Artifact>,
+    left: usize,
+    is_cut: bool,
+}
+
+impl Collected {
+    /// Nothing so far.
+    pub(super) fn new() -> Self {
+        Self {
+            artifacts: BTreeMap::new(),
+            left: MAX_ARTIFACT_BYTES,
+            is_cut: false,
+        }
+    }
+
+    /// Bytes that one more file may have; none: there may be no more.
+    pub(super) fn room(&self) -> Option<usize> {
+        (self.artifacts.len() < MAX_ARTIFACTS && !self.is_cut).then_some(self.left)
+    }
+
+    /// Says that there is more than may be handed back.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// Adds a file that there is [room](Self::room) for.
+    pub(super) fn add(&mut self, path: &WorkspacePath, content: &[u8]) {
+        self.left = self.left.saturating_sub(content.len());
+        self.artifacts
+            .insert(path.to_string(), Artifact::new(content));
+    }
+}
+
 /// A request that is not carried out, with the code and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -119,7 +164,7 @@ impl From<Failure> for Refusal {
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        Self::of(Outcome::refused(Failure::new(
+        Self::of(&Outcome::refused(Failure::new(
             refusal.code,
             refusal.message,
         )))
@@ -128,9 +173,9 @@ impl From<Refusal> for Answer {
 
 impl Answer {
     /// The answer of an outcome, with no artifact so far.
-    pub(super) fn of(outcome: Outcome) -> Self {
-        let (code, message) = match outcome.failure {
-            Some(Failure { code, message, .. }) => (Some(code), Some(message)),
+    pub(super) fn of(outcome: &Outcome) -> Self {
+        let (code, message) = match &outcome.failure {
+            Some(Failure { code, message, .. }) => (Some(*code), Some(message.clone())),
             None => (None, None),
         };
         let (exit_code, signal) = match outcome.exit {
@@ -138,10 +183,9 @@ impl Answer {
             Some(StageExit::Signal(signal)) => (None, Some(signal)),
             None => (None, None),
         };
-        let (stdout, stderr) = outcome
-            .output
-            .unwrap_or_else(|| (Captured::empty(), Captured::empty()));
-        let (out, err) = (text(&stdout), text(&stderr));
+        let nothing = (Captured::empty(), Captured::empty());
+        let (stdout, stderr) = outcome.output.as_ref().unwrap_or(&nothing);
+        let (out, err) = (text(stdout), text(stderr));
         Self {
             status: status(code),
             code,
@@ -158,7 +202,33 @@ impl Answer {
             },
             artifacts: BTreeMap::new(),
             duration_ms: milliseconds(outcome.usage.duration),
+            receipt: None,
         }
+    }
+
+    /// Puts the artifacts in, and says so if some are left out.
+    pub(super) fn with_artifacts(mut self, collected: Collected) -> Self {
+        self.artifacts = collected.artifacts;
+        if collected.is_cut && self.status == Status::Ok {
+            self.status = Status::Failed;
+            self.code = Some(ErrorCode::OutputLimit);
+            self.message = Some(format!(
+                "collect matches more than {MAX_ARTIFACTS} files or {MAX_ARTIFACT_BYTES} bytes; the first are handed back"
+            ));
+        }
+        self
+    }
+
+    /// The document, one line.
+    ///
+    /// # Errors
+    /// Never for what this module makes: only what can't be written as JSON.
+    pub fn document(&self) -> serde_json::Result<Vec<u8>> {
+        let document = serde_json::to_vec(self)?;
+        Ok(match &self.receipt {
+            Some(envelope) => receipt::attach(&document, envelope),
+            None => document,
+        })
     }
 
     /// The exit status: that of the code in the list of errors, and 3 where the policy refused.

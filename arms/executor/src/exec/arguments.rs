@@ -1,8 +1,9 @@
 //! The command line of `octo exec`.
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::engine::{Admission, Engine};
 use super::request::{MAX_REQUEST_BYTES, Request};
 use super::space::{Space, TaskName};
 use crate::policy::Policy;
+use crate::receipt::{Key, KeyError};
 use crate::sandbox::namespace::Namespace;
 use crate::service::settings::Settings;
 use crate::workspace::Owner;
@@ -133,6 +135,15 @@ async fn answer(
         policy,
         Arc::new(sandbox.degraded(settings.sandbox_degraded)),
     );
+    let key = settings.receipt_key_file.clone();
+    let key = key.unwrap_or_else(|| directory.join("keys").join("receipt.key"));
+    let engine = match receipt_key(&key) {
+        Ok(key) => engine.signing(key, settings.sandbox_degraded),
+        Err(error) => {
+            eprintln!("octo exec: there will be no receipt: {error}");
+            engine
+        }
+    };
     let admission = if arguments.bypass_policy {
         eprintln!("octo exec: the policy is bypassed; only the sandbox holds the programs");
         Admission::Unlisted
@@ -154,6 +165,18 @@ async fn answer(
         }
     };
     Ok(engine.run(request, &space, admission, stop).await)
+}
+
+/// The stack's key where there is one; else it is made.
+fn receipt_key(path: &Path) -> Result<Key, KeyError> {
+    if let Some(directory) = path.parent() {
+        // What is wrong with it, the key's making will tell.
+        let _ = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
+    }
+    Key::load_or_make(path)
 }
 
 /// The request's text, and one byte more than it may have, if it has as much.
@@ -189,9 +212,11 @@ fn print(answer: &Answer) -> ExitCode {
     if let (Some(code), Some(message)) = (answer.code, &answer.message) {
         eprintln!("octo exec: {code}: {message}");
     }
-    let written = serde_json::to_string(answer)
-        .map_err(io::Error::other)
-        .and_then(|document| writeln!(io::stdout(), "{document}"));
+    let written = answer.document().map_err(io::Error::other);
+    let written = written.and_then(|mut document| {
+        document.push(b'\n');
+        io::stdout().write_all(&document)
+    });
     match written {
         Ok(()) => ExitCode::from(answer.exit_status()),
         Err(error) => {

@@ -24,6 +24,10 @@ pub struct LimitsRequest {
     pub file_bytes: Option<u64>,
     /// Bytes of `/tmp` and of `/dev/shm`, each.
     pub tmp_bytes: Option<u64>,
+    /// Bytes of the workspace.
+    pub workspace_bytes: Option<u64>,
+    /// Files, directories and links of the workspace.
+    pub workspace_entries: Option<u64>,
 }
 
 /// What a request has that names no limit: as a task's step.
@@ -42,6 +46,8 @@ impl From<LimitsRequest> for RequestedLimits {
             open_files: asked.open_files,
             file_bytes: asked.file_bytes,
             tmp_bytes: asked.tmp_bytes,
+            workspace_bytes: asked.workspace_bytes,
+            workspace_entries: asked.workspace_entries,
         }
     }
 }
@@ -58,6 +64,8 @@ impl LimitsRequest {
             ("open_files", self.open_files, 8),
             ("file_bytes", self.file_bytes, 1),
             ("tmp_bytes", self.tmp_bytes, 4096),
+            ("workspace_bytes", self.workspace_bytes, 4096),
+            ("workspace_entries", self.workspace_entries, 1),
         ]
         .into_iter()
         .find_map(|(name, asked, least)| {

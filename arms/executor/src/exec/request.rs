@@ -11,7 +11,7 @@ use super::answer::Refusal;
 use super::limits::LimitsRequest;
 use super::{environment, json};
 use crate::action::Action;
-use crate::workspace::{Entry, WorkspacePath, layout};
+use crate::workspace::{Entry, Globs, WorkspacePath};
 
 /// Bytes of a request, at most: the initial files as base64, and the text around them.
 pub const MAX_REQUEST_BYTES: usize = 8 << 20;
@@ -29,6 +29,8 @@ pub struct Request {
     pub environment: BTreeMap<String, String>,
     /// The working directory; none is the workspace itself.
     pub cwd: Option<WorkspacePath>,
+    /// Which files are handed back at the end.
+    pub collect: Globs,
     /// What it may use.
     pub limits: LimitsRequest,
 }
@@ -47,6 +49,8 @@ struct Form {
     env: BTreeMap<String, String>,
     cwd: Option<String>,
     timeout_s: Option<f64>,
+    #[serde(default)]
+    collect: Vec<String>,
     #[serde(default)]
     limits: LimitsRequest,
 }
@@ -109,9 +113,8 @@ impl Request {
         .map_err(|problem| invalid(&problem))?;
         let action = Action::parse(&action_value)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
-        layout::validate(&form.files)
-            .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
         environment::check(&form.env)?;
+        let collect = collect(&form.collect).map_err(|problem| invalid(&problem))?;
         let limits = limits(form.limits, form.timeout_s).map_err(|problem| invalid(&problem))?;
         Ok(Self {
             action,
@@ -119,6 +122,7 @@ impl Request {
             files: form.files,
             environment: form.env,
             cwd: cwd(form.cwd).map_err(|problem| invalid(&format!("cwd: {problem}")))?,
+            collect,
             limits,
         })
     }
@@ -190,6 +194,19 @@ fn milliseconds(seconds: f64) -> Result<u64, String> {
         .and_then(|time| u64::try_from(time.as_millis()).ok())
         .filter(|milliseconds| *milliseconds > 0)
         .ok_or_else(|| format!("timeout_s {seconds} is not a number of seconds above 0.001"))
+}
+
+/// Patterns that lead out match nothing, since no path of a workspace does; whoever writes one should hear of it.
+fn collect(patterns: &[String]) -> Result<Globs, String> {
+    let leads_out = |pattern: &&String| {
+        pattern.starts_with('/')
+            || pattern.contains('\0')
+            || pattern.split('/').any(|name| name == "..")
+    };
+    if let Some(pattern) = patterns.iter().find(leads_out) {
+        return Err(format!("collect: {pattern:?} leads out of the workspace"));
+    }
+    Globs::parse(patterns.iter().map(String::as_str)).map_err(|error| format!("collect: {error}"))
 }
 
 fn cwd(cwd: Option<String>) -> Result<Option<WorkspacePath>, String> {
@@ -275,6 +292,11 @@ mod tests {
             json!({"action": {"kind": "check", "criteria": []}}),
             json!({"command": ["true"], "shell": true}),
             json!({"command": ["true"], "lang": "bash"}),
+            json!({"command": ["true"], "collect": ["/etc/*"]}),
+            json!({"command": ["true"], "collect": ["a/../../b"]}),
+            json!({"command": ["true"], "collect": ["["]}),
+            json!({"command": ["true"], "collect": vec!["a"; 33]}),
+            json!({"command": ["true"], "limits": {"workspace_bytes": 0}}),
             json!({"script": "true", "lang": "perl"}),
             json!({"script": {"lang": "bash"}}),
             json!({"script": {"lang": "bash", "source": "true"}, "lang": "bash"}),
@@ -297,7 +319,6 @@ mod tests {
             json!({"command": ["true"], "files": [{"path": "a", "type": "symlink", "target": "/etc"}]}),
             json!({"command": ["true"], "files": [{"path": "a", "type": "symlink", "target": "../x"}]}),
             json!({"command": ["true"], "files": [{"path": "a", "type": "device"}]}),
-            json!({"command": ["true"], "files": [{"path": "a", "type": "file"}, {"path": "a", "type": "dir"}]}),
         ] {
             let code = parse(&more).map_err(|refusal| refusal.code);
             assert_eq!(code.err(), Some(ErrorCode::InvalidRequest), "{more}");

@@ -12,7 +12,8 @@ use octollm_events::carrier::ErrorCode;
 use uuid::Uuid;
 
 use super::answer::Refusal;
-use crate::workspace::{Entry, LayoutError, Owner, Removal, Workspace, Workspaces};
+use crate::action::{FileChange, FileOp};
+use crate::workspace::{Entry, Kind, LayoutError, Owner, Removal, Workspace, Workspaces, layout};
 
 /// Bytes of a task's name, at most.
 const MAX_NAME_BYTES: usize = 64;
@@ -88,22 +89,16 @@ impl Space {
             .find(self.id)
             .map_err(|error| unusable(&error))?;
         let workspace = match found {
-            Some(workspace) if files.is_empty() => workspace,
-            Some(_) => {
-                return Err(Refusal::new(
-                    ErrorCode::Conflict,
-                    "the task has a workspace already; files come with its first call",
-                ));
+            Some(workspace) => {
+                layout::validate(files).map_err(refused)?;
+                for entry in files {
+                    workspace.change(&change(entry)?).map_err(|error| {
+                        Refusal::new(ErrorCode::InvalidRequest, format!("files: {error}"))
+                    })?;
+                }
+                workspace
             }
-            None => self
-                .workspaces
-                .lay_out(self.id, files)
-                .map_err(|error| match error {
-                    LayoutError::Invalid(_) | LayoutError::Entry { .. } => {
-                        Refusal::new(ErrorCode::InvalidRequest, error.to_string())
-                    }
-                    LayoutError::Root(_) => unusable(&error),
-                })?,
+            None => self.workspaces.lay_out(self.id, files).map_err(refused)?,
         };
         Ok(Arc::new(workspace))
     }
@@ -119,6 +114,34 @@ impl Drop for Space {
             }
         }
     }
+}
+
+fn refused(error: LayoutError) -> Refusal {
+    match error {
+        LayoutError::Invalid(_) | LayoutError::Entry { .. } => {
+            Refusal::new(ErrorCode::InvalidRequest, error.to_string())
+        }
+        LayoutError::Root(_) => unusable(&error),
+    }
+}
+
+/// The entry as a change of a workspace that is there. Times are those of the change.
+fn change(entry: &Entry) -> Result<FileChange, Refusal> {
+    let op = match &entry.kind {
+        Kind::File { mode, content } => FileOp::Write {
+            content: content.to_vec(),
+            mode: *mode,
+        },
+        Kind::Directory { mode } => FileOp::MakeDirectory { mode: *mode },
+        Kind::Symlink { .. } => {
+            let problem = "files: links come with the first call of a task";
+            return Err(Refusal::new(ErrorCode::InvalidRequest, problem));
+        }
+    };
+    Ok(FileChange {
+        path: entry.path.clone(),
+        op,
+    })
 }
 
 fn unusable(error: &dyn std::fmt::Display) -> Refusal {

@@ -111,6 +111,10 @@ pub struct RequestedLimits {
     pub file_bytes: Option<u64>,
     /// Bytes of `/tmp` and of `/dev/shm`, each.
     pub tmp_bytes: Option<u64>,
+    /// Bytes of the workspace.
+    pub workspace_bytes: Option<u64>,
+    /// Files, directories and links of the workspace.
+    pub workspace_entries: Option<u64>,
 }
 
 impl RequestedLimits {
@@ -126,6 +130,8 @@ impl RequestedLimits {
             open_files: None,
             file_bytes: None,
             tmp_bytes: None,
+            workspace_bytes: None,
+            workspace_entries: None,
         }
     }
 
@@ -140,7 +146,8 @@ impl RequestedLimits {
             open_files: self.open_files.unwrap_or(defaults.open_files),
             file_bytes: self.file_bytes.unwrap_or(defaults.file_bytes),
             tmp_bytes: self.tmp_bytes.unwrap_or(defaults.tmp_bytes),
-            ..*defaults
+            workspace_bytes: self.workspace_bytes.unwrap_or(defaults.workspace_bytes),
+            workspace_entries: self.workspace_entries.unwrap_or(defaults.workspace_entries),
         }
     }
 }

@@ -57,6 +57,13 @@ impl Globs {
     }
 }
 
+impl Globs {
+    /// Whether the path matches a pattern.
+    pub(crate) fn matches(&self, path: &WorkspacePath) -> bool {
+        self.0.is_match(path.as_str())
+    }
+}
+
 impl Tree {
     /// The regular files whose path matches a pattern, by path.
     pub fn matching<'a>(
@@ -67,6 +74,6 @@ impl Tree {
             Kind::File { content, .. } => Some((path, content)),
             Kind::Directory { .. } | Kind::Symlink { .. } => None,
         });
-        files.filter(|(path, _)| globs.0.is_match(path.as_str()))
+        files.filter(|(path, _)| globs.matches(path))
     }
 }
