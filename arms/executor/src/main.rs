@@ -17,7 +17,7 @@ use octollm_events::service::{Probes, start_logging, stop_signal};
 use octollm_events::{Bus, Consumer, Log, log};
 use octollm_executor::capability::Verifier;
 use octollm_executor::exec;
-use octollm_executor::policy::Policy;
+use octollm_executor::policy::{self, Policy};
 use octollm_executor::receipt::{Key, Terms};
 use octollm_executor::sandbox::namespace::Namespace;
 use octollm_executor::sandbox::{Sandbox, launcher};
@@ -57,6 +57,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Exec(exec::Arguments),
+    #[command(subcommand)]
+    Policy(policy::cli::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,9 @@ fn main() -> ExitCode {
         Ok(Arguments {
             command: Some(Command::Exec(arguments)),
         }) => exec::main(arguments),
+        Ok(Arguments {
+            command: Some(Command::Policy(arguments)),
+        }) => policy::cli::main(&arguments),
         Err(misused)
             if misused.use_stderr() && std::env::args().nth(1).as_deref() == Some("exec") =>
         {

@@ -7,6 +7,7 @@
 //! lists.
 
 mod awk;
+pub mod cli;
 mod command;
 mod denied;
 mod grammar;
@@ -390,7 +391,10 @@ impl Policy {
     pub fn permit_script(&self, language: &str) -> Result<ScriptPermit, Denied> {
         let Some(script) = self.file.scripts.get(language) else {
             let names: Vec<&str> = self.file.scripts.keys().map(String::as_str).collect();
-            let allowed = format!("allowed are: {}", names.join(" "));
+            let allowed = match names.is_empty() {
+                true => "none is: write a command".to_owned(),
+                false => format!("allowed are: {}", names.join(" ")),
+            };
             return Err(
                 Denied::new("is not a script's language that is allowed", allowed).about(language),
             );

@@ -302,18 +302,22 @@ fn what_needs_an_approval_does_not_run_without() {
 }
 
 #[test]
-fn scripts_have_an_interpreter_and_a_view() {
-    let policy = &*BUILT_IN;
-    let bash = policy.permit_script("bash").unwrap();
-    assert_eq!(bash.program, Path::new("/usr/bin/bash"));
-    assert_eq!(bash.arguments, ["--noprofile", "--norc"]);
-    assert!(bash.view.contains(&PathBuf::from("/usr/bin/sort")));
-    assert!(!bash.view.contains(&PathBuf::from("/usr/bin/python3")));
-    let denied = policy.permit_script("perl").unwrap_err().to_string();
+fn a_script_runs_only_where_its_language_is_granted() {
+    let denied = BUILT_IN.permit_script("bash").unwrap_err().to_string();
     assert!(
-        denied.contains("\"perl\"") && denied.contains("bash"),
+        denied.contains("\"bash\"") && denied.contains("none"),
         "{denied}"
     );
+
+    let granted = "[scripts.bash]\npath = \"/usr/bin/bash\"\narguments = [\"--norc\"]\ncommands = [\"sort\"]\n";
+    let policy = Policy::parse(&format!("{DEFAULT}\n{granted}")).unwrap();
+    let bash = policy.permit_script("bash").unwrap();
+    assert_eq!(bash.program, Path::new("/usr/bin/bash"));
+    assert_eq!(bash.arguments, ["--norc"]);
+    assert_eq!(bash.view, ["/usr/bin/bash", "/usr/bin/sort"].map(Path::new));
+    assert_ne!(policy.digest(), BUILT_IN.digest());
+    let denied = policy.permit_script("python").unwrap_err().to_string();
+    assert!(denied.contains("allowed are: bash"), "{denied}");
 }
 
 #[test]
