@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{InvalidPolicy, Policy};
+use super::{InvalidPolicy, Invocation, Part, Policy, Value};
 use crate::action::Command;
 
 /// Stands for the policy that comes with the executor.
@@ -144,9 +144,7 @@ fn judge(policy: &Policy, argv: &[String], as_json: bool) -> bool {
         Ok(permit) => {
             println!("allowed; this runs: {:?}", permit.stages[0].argv);
             println!("it sees: {:?}", permit.view);
-            for part in &permit.readings[0].parts {
-                println!("  {part:?}");
-            }
+            describe(&permit.readings[0], 1);
             true
         }
         Err(denied) => {
@@ -159,6 +157,29 @@ fn judge(policy: &Policy, argv: &[String], as_json: bool) -> bool {
                 println!("denied: {denied}");
             }
             false
+        }
+    }
+}
+
+/// Prints what each argument was read as, what a command runs further in.
+fn describe(reading: &Invocation, depth: usize) {
+    let margin = "  ".repeat(depth);
+    let as_kind = |value: &Value| format!("{:?} ({})", value.value, value.kind);
+    for part in &reading.parts {
+        let line = match part {
+            Part::Fixed(arguments) => format!("put in front: {}", arguments.join(" ")),
+            Part::Subcommand(name) => format!("subcommand {name}"),
+            Part::Option { name, values } => {
+                let values: Vec<String> = values.iter().map(as_kind).collect();
+                format!("option {name} {}", values.join(" "))
+            }
+            Part::Operand(value) => format!("operand {}", as_kind(value)),
+            Part::Operator(operator) => format!("operator {operator}"),
+            Part::Command(inner) => format!("runs {}", inner.path.display()),
+        };
+        println!("{margin}{}", line.trim_end());
+        if let Part::Command(inner) = part {
+            describe(inner, depth + 1);
         }
     }
 }

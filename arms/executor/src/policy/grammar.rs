@@ -267,7 +267,8 @@ impl Grammar {
         of_options || self.operands.iter().any(|slot| slot.kind.is_command())
     }
 
-    /// One line: single-letter switches in a bundle, each other option by its first name, the operands.
+    /// One line for planners: single-letter switches in a bundle (long ones only where there are no others), each other
+    /// option by its first name, the operands.
     pub fn synopsis(&self) -> String {
         let mut letters = String::new();
         let mut parts = Vec::new();
@@ -288,6 +289,7 @@ impl Grammar {
             }
         }
         if !letters.is_empty() {
+            parts.retain(|part| !(part.starts_with("[--") && !part.contains([' ', '='])));
             parts.insert(0, format!("[-{letters}]"));
         }
         parts.extend(self.operands.iter().map(Slot::to_string));

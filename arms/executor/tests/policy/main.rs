@@ -113,7 +113,7 @@ const FRAGMENTS: [&str; 96] = [
 ];
 
 /// Arguments that make a tool start what they name, by any spelling of their begin.
-const STARTERS: [(&str, &[&str]); 7] = [
+const STARTERS: [(&str, &[&str]); 6] = [
     ("sort", &["--co"]),
     ("split", &["--fi"]),
     (
@@ -136,7 +136,6 @@ const STARTERS: [(&str, &[&str]); 7] = [
         &["--ext", "--exec", "--upload", "--textconv", "--edit"],
     ),
     ("diff", &["-l", "--pag"]),
-    ("env", &["-S", "--sp"]),
 ];
 
 /// What is wrong with a program's arguments; none if nothing unlisted can be started by them.
@@ -162,23 +161,25 @@ fn fault(name: &str, arguments: &[String], listed: &BTreeSet<PathBuf>) -> Option
         }
         // Whatever stands as a path of a program must be one; and one must be there.
         "xargs" | "timeout" => started_somewhere(name, arguments, listed),
-        "env"
-            if arguments
-                .iter()
-                .all(|one| one.starts_with('-') || one.contains('=')) =>
-        {
-            None
-        }
         "env" => {
-            let loads = |one: &&String| one.starts_with("LD_") || one.starts_with("PATH=");
-            arguments
+            // Only the policy writes absolute paths of programs, so the first one is what env starts.
+            let program = arguments.iter().position(|one| one.starts_with("/usr/"));
+            let before = &arguments[..program.unwrap_or(arguments.len())];
+            let fatal = ["LD_", "PATH=", "-S", "--sp"];
+            let loads = |one: &&String| fatal.iter().any(|start| one.starts_with(start));
+            let is_name = |index: usize| index > 0 && before[index - 1] == "-u";
+            let mut others = before.iter().enumerate();
+            let stray = others.find(|(index, one)| {
+                !one.starts_with('-') && !one.contains('=') && !is_name(*index)
+            });
+            let stray = stray.map(|(_, stray)| format!("{stray} is started by its name"));
+            let unlisted = || program.and_then(|program| started(&arguments[program..], listed));
+            before
                 .iter()
                 .find(loads)
                 .cloned()
-                .or_else(|| match arguments {
-                    [flag, _] if flag == "-u" => None,
-                    _ => started_somewhere(name, arguments, listed),
-                })
+                .or(stray)
+                .or_else(unlisted)
         }
         "sed" => (arguments.first().map(String::as_str) != Some("--sandbox"))
             .then(|| "no sandbox".to_owned()),
@@ -186,11 +187,11 @@ fn fault(name: &str, arguments: &[String], listed: &BTreeSet<PathBuf>) -> Option
             let is_value =
                 |index: usize| index > 0 && ["-F", "-v"].contains(&arguments[index - 1].as_str());
             let mut others = arguments.iter().enumerate();
-            let program = others.find(|(index, one)| !one.starts_with('-') && !is_value(*index));
-            let program = program.map_or("", |(_, program)| program);
-            let reads = arguments
-                .iter()
-                .any(|one| one.starts_with("-W") || one.starts_with("-f"));
+            // mawk reads options up to its program and no further.
+            let (place, program) =
+                others.find(|(index, one)| !one.starts_with('-') && !is_value(*index))?;
+            let mut options = arguments[..place].iter();
+            let reads = options.any(|one| one.starts_with("-W") || one.starts_with("-f"));
             (reads || program.contains("system") || program.contains("| \""))
                 .then(|| program.to_owned())
         }
