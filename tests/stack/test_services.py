@@ -44,7 +44,6 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     public_key = wiring.keys_dir / "capability.pub"
     receipt_key = wiring.keys_dir / "receipt.key"
     operator_key = wiring.keys_dir / "operator.key"
-    workspaces = wiring.data_dir / "executor" / "workspaces"
 
     def bus(name: str) -> dict[str, str]:
         return {"OCTO_NATS__URL": "nats://n", "OCTO_NATS__NKEY_FILE": f"{wiring.keys_dir}/nats-{name}.nk"}
@@ -69,7 +68,6 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
         | {
             "OCTO_EXECUTOR__PORT": "1",
             "OCTO_EXECUTOR__BACKEND": "docker",
-            "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
             "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE": str(public_key),
             "OCTO_EXECUTOR__RECEIPT_KEY_FILE": str(receipt_key),
             "OCTO_EXECUTOR__OPERATOR_KEY_FILE": str(operator_key),
@@ -82,7 +80,6 @@ def test_every_service_is_told_its_own_and_no_more(wiring: Wiring) -> None:
     assert operator_key.stat().st_mode & 0o777 == 0o600
     assert receipt_key.stat().st_mode & 0o777 == 0o600
     assert public_key.read_text() == SigningKey.load(signing_key).public
-    assert workspaces.is_dir()
 
 
 def test_the_ports_are_those_of_the_documents() -> None:

@@ -12,12 +12,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid};
-use octollm_executor::sandbox::namespace::Namespace;
+use octollm_executor::sandbox::namespace::{Namespace, Owner};
 use octollm_executor::sandbox::{Job, Limits, Program, Sandbox, View};
-use octollm_executor::workspace::{Owner, Workspaces};
+use octollm_executor::workspace::Caps;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 const TRUE: &str = "/usr/bin/true";
 const BUBBLEWRAP: [&str; 16] = [
@@ -59,8 +58,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 struct Bench {
     sandbox: Namespace,
     job: Job,
-    _root: tempfile::TempDir,
-    _workspace: octollm_executor::workspace::Workspace,
 }
 
 impl Bench {
@@ -69,11 +66,8 @@ impl Bench {
             uid: Uid::from_raw(65534),
             gid: Gid::from_raw(65534),
         });
-        let root = tempfile::tempdir()?;
-        let workspaces = Workspaces::new(&root.path().join("workspaces"), owner)?;
-        let workspace = workspaces.lay_out(Uuid::new_v4(), &[])?;
         let job = Job {
-            workspace: workspace.path().to_owned(),
+            workspace: bytes::Bytes::new(),
             view: View::Granted(vec![TRUE.into()]),
             stages: vec![Program {
                 path: TRUE.into(),
@@ -92,6 +86,7 @@ impl Bench {
                 open_files: 1024,
                 file_bytes: 64 << 20,
                 tmp_bytes: 64 << 20,
+                workspace: Caps::default(),
                 output_bytes: 1 << 20,
             },
             head_bytes: 1024,
@@ -99,8 +94,6 @@ impl Bench {
         Ok(Self {
             sandbox: Namespace::new(launcher, owner)?,
             job,
-            _root: root,
-            _workspace: workspace,
         })
     }
 

@@ -19,7 +19,7 @@ use octollm_executor::capability::Verifier;
 use octollm_executor::exec;
 use octollm_executor::policy::{self, Policy};
 use octollm_executor::receipt::{Key, Terms};
-use octollm_executor::sandbox::namespace::Namespace;
+use octollm_executor::sandbox::namespace::{Namespace, Owner};
 use octollm_executor::sandbox::{Sandbox, launcher};
 use octollm_executor::service::claim::Claims;
 use octollm_executor::service::execute::{self, Endpoint};
@@ -27,10 +27,10 @@ use octollm_executor::service::metrics::Metrics;
 use octollm_executor::service::notary::Notary;
 use octollm_executor::service::operator::OperatorKey;
 use octollm_executor::service::settings::Settings;
+use octollm_executor::service::snapshots::Snapshots;
 use octollm_executor::service::watch::SandboxWatch;
 use octollm_executor::service::{Engine, Retention, Worker, listen, serve};
 use octollm_executor::step::Executor;
-use octollm_executor::workspace::{Owner, Workspaces};
 use octollm_screen::Ruleset;
 use prometheus::Registry;
 use tokio::runtime::Handle;
@@ -130,18 +130,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
         uid: Uid::from_raw(settings.sandbox_uid),
         gid: Gid::from_raw(settings.sandbox_gid),
     });
-    let workspaces = Arc::new(Workspaces::new(&settings.workspaces, owner)?);
     let sandbox = Namespace::new(PathBuf::from("/proc/self/exe"), owner)?;
     let sandbox: Arc<dyn Sandbox> = Arc::new(sandbox.degraded(settings.sandbox_degraded));
 
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let bus = Bus::connect(&nats, NAME).await?;
-    let watch = Arc::new(SandboxWatch::new(
-        Arc::clone(&sandbox),
-        Arc::clone(&workspaces),
-        metrics.clone(),
-    ));
+    let watch = Arc::new(SandboxWatch::new(Arc::clone(&sandbox), metrics.clone()));
     // Compiles the rules before the first step needs them.
     tracing::info!(
         ruleset = Ruleset::builtin().version(),
@@ -165,7 +160,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         verifier,
         claims: Claims::new(bus.clone()),
         executor: Executor::new(policy, sandbox),
-        workspaces,
+        snapshots: Arc::new(Snapshots::new(bus.clone(), metrics.clone())),
         watch: Arc::clone(&watch),
         metrics,
         places: Arc::new(Semaphore::new(concurrency)),
@@ -173,7 +168,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     });
     let retention = Arc::new(Retention::new(
         Log::new(bus.clone(), NAME),
-        Arc::clone(&engine.workspaces),
+        Arc::clone(&engine.snapshots),
         engine.metrics.clone(),
         Duration::from_secs(settings.workspace_retention_seconds),
     ));

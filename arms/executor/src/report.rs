@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use octollm_events::carrier::{
     CheckResult, ErrorCode, MachineCriterion, Output, OutputStream, ResourceUsage, StepDispatched,
-    StepExecuted, StepFailed,
+    StepExecuted, StepFailed, WorkspaceChange,
 };
 use octollm_events::log::MAX_MESSAGE_BYTES;
 use octollm_events::{NewEvent, SchemaViolation};
@@ -37,7 +37,8 @@ pub fn key(dispatched: &StepDispatched) -> String {
     )
 }
 
-/// The event that tells what became of a step, `step.executed` or `step.failed`, with room for its receipt; `cause` is the dispatch that it answers.
+/// The event that tells what became of a step, `step.executed` or `step.failed`, with room for its receipt; `cause` is the
+/// dispatch that it answers, `change` what the step has made of the task's workspace.
 /// A result that can't be recorded as it is becomes a failure that says so: a step must not run again only because its
 /// result does not fit.
 ///
@@ -47,8 +48,9 @@ pub fn event(
     cause: Uuid,
     dispatched: &StepDispatched,
     outcome: &Outcome,
+    change: Option<&WorkspaceChange>,
 ) -> Result<NewEvent, SchemaViolation> {
-    let failure = match fitted(cause, dispatched, outcome) {
+    let failure = match fitted(cause, dispatched, outcome, change) {
         Ok(event) if fits(&event) => return Ok(event),
         Ok(_) => Failure::new(
             ErrorCode::OutputLimit,
@@ -59,7 +61,7 @@ pub fn event(
             format!("the result could not be put on record: {violation}"),
         ),
     };
-    with_output(cause, dispatched, &Outcome::refused(failure), None)
+    with_output(cause, dispatched, &Outcome::refused(failure), None, None)
 }
 
 fn fits(event: &NewEvent) -> bool {
@@ -71,13 +73,14 @@ fn fitted(
     cause: Uuid,
     dispatched: &StepDispatched,
     outcome: &Outcome,
+    change: Option<&WorkspaceChange>,
 ) -> Result<NewEvent, SchemaViolation> {
     let mut output = outcome.output.as_ref().map(|(stdout, stderr)| Output {
         stdout: excerpt(stdout),
         stderr: excerpt(stderr),
     });
     loop {
-        let event = with_output(cause, dispatched, outcome, output.clone())?;
+        let event = with_output(cause, dispatched, outcome, output.clone(), change)?;
         let is_shorter = output
             .as_mut()
             .is_some_and(|output| shorten(&mut output.stdout) | shorten(&mut output.stderr));
@@ -92,6 +95,7 @@ fn with_output(
     dispatched: &StepDispatched,
     outcome: &Outcome,
     output: Option<Output>,
+    change: Option<&WorkspaceChange>,
 ) -> Result<NewEvent, SchemaViolation> {
     let checks: Vec<CheckResult> = outcome.verdicts.iter().filter_map(check_result).collect();
     let usage = resource_usage(&outcome.usage);
@@ -116,6 +120,8 @@ fn with_output(
                 denials: (!outcome.denials.is_empty()).then(|| told(&outcome.denials)),
                 usage,
                 receipt: None,
+                workspace: change.cloned(),
+                left_out: left_out(outcome),
             };
             NewEvent::new(&executed, cause, key)
         }
@@ -146,6 +152,14 @@ fn told(texts: &[String]) -> Vec<String> {
         .take(VIOLATIONS)
         .map(|text| clip(&screened(text), DETAIL_CHARACTERS))
         .collect()
+}
+
+fn left_out(outcome: &Outcome) -> Option<Vec<String>> {
+    let named = outcome.left_out.named.iter();
+    let named: Vec<String> = named
+        .map(|text| clip(&screened(text), DETAIL_CHARACTERS))
+        .collect();
+    (!named.is_empty()).then_some(named)
 }
 
 fn check_result(verdict: &Verdict) -> Option<CheckResult> {
@@ -397,7 +411,7 @@ mod tests {
         let schema = include_str!("../../../events/schemas/step.dispatched/v1.json");
         let schema: Value = serde_json::from_str(schema).unwrap();
         let dispatched = serde_json::from_value(schema["examples"][0].clone()).unwrap();
-        let answer = event(Uuid::nil(), &dispatched, outcome).unwrap();
+        let answer = event(Uuid::nil(), &dispatched, outcome, None).unwrap();
         assert!(answer.body().len() < MAX_MESSAGE_BYTES);
         serde_json::from_slice(answer.body()).unwrap()
     }

@@ -12,23 +12,26 @@ mod group;
 mod init;
 mod landlock;
 pub mod launcher;
+mod memory;
 pub mod namespace;
 mod protocol;
 mod syscall;
 mod view;
 mod witness;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::action::Redirect;
-use crate::workspace::WorkspacePath;
+use crate::workspace::{Caps, WorkspacePath};
 
 pub use capture::{Captured, HEAD_BYTES, TAIL_BYTES};
 pub use environment::environment_names;
@@ -52,8 +55,9 @@ pub trait Sandbox: Send + Sync {
 /// A pipeline and what it may use.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The task's workspace on the host; inside it is `/work` and the working directory.
-    pub workspace: PathBuf,
+    /// The workspace, as [`Tree::to_tar`](crate::workspace::Tree::to_tar) gives it; nothing is the empty one. Inside it is
+    /// `/work`.
+    pub workspace: Bytes,
     /// What of the host's files it sees.
     pub view: View,
     /// Programs, wired by pipes; at least one.
@@ -132,6 +136,8 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Bytes of `/tmp` and of `/dev/shm`, each.
     pub tmp_bytes: u64,
+    /// What the workspace may hold.
+    pub workspace: Caps,
     /// stdout and stderr together, bytes.
     pub output_bytes: u64,
 }
@@ -151,6 +157,9 @@ pub struct Run {
     pub usage: Usage,
     /// Processes and threads that were refused because there were as many as granted; counted by the control group.
     pub refused_processes: u64,
+    /// The workspace as the programs left it: an archive for [`Tree::from_tar`](crate::workspace::Tree::from_tar), to be
+    /// trusted in nothing. None where they were killed, or nothing was started.
+    pub workspace: Option<Bytes>,
     /// The most that it had at once, and in all.
     pub peaks: Peaks,
     /// What it tried and was denied, as far as the kernel tells.
@@ -393,7 +402,6 @@ pub fn gaps(layers: &[Layer]) -> BTreeMap<&'static str, &'static str> {
             "cpu",
             "limited in all, not in its share of the processors (no control group)",
         ),
-        (true, "workspace_size", "not limited (no quota)"),
     ];
     gaps.into_iter()
         .filter_map(|(is_open, name, reason)| is_open.then_some((name, reason)))

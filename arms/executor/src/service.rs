@@ -3,6 +3,7 @@
 //! Everything is level-triggered: a delivery says that a step *may* have to run, the task's log says whether it does.
 //! So a delivery that comes twice, late, or to the wrong executor does no harm.
 
+mod artifacts;
 mod cancel;
 pub mod claim;
 mod dispatch;
@@ -19,6 +20,7 @@ mod record;
 mod replay;
 mod retention;
 pub mod settings;
+pub mod snapshots;
 mod standing;
 pub mod watch;
 mod worker;

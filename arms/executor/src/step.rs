@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use octollm_events::carrier::{Effect, ErrorCode, Step};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::sandbox::{
     Captured, Denial, DenialKind, Digests, Ending, HEAD_BYTES, Job, Layer, Limits, Peaks, Program,
     Run, SCRIPT, Sandbox, SandboxError, StageExit, Usage, View, environment_names,
 };
-use crate::workspace::{Workspace, WorkspacePath};
+use crate::workspace::{ArchiveError, ChangeError, LeftOut, Tree, WorkspacePath};
 
 /// Bytes of a workspace file that a criterion reads, at most.
 const CHECKED_FILE_BYTES: usize = 1 << 20;
@@ -46,6 +47,10 @@ pub struct Outcome {
     pub is_started: bool,
     /// What the sandbox was asked to run, and under which conditions; none where it was not asked.
     pub pipeline: Option<Box<Pipeline>>,
+    /// The workspace as it left it, where that is known.
+    pub workspace: Option<Arc<Tree>>,
+    /// What it left that no workspace holds, unscreened.
+    pub left_out: LeftOut,
 }
 
 /// What the sandbox was asked to run, and under which conditions.
@@ -128,11 +133,13 @@ impl Outcome {
             usage: Usage::default(),
             is_started: false,
             pipeline: None,
+            workspace: None,
+            left_out: LeftOut::default(),
         }
     }
 
-    /// The executor's own work (a file action, a check) was done.
-    fn done(started: Instant) -> Self {
+    /// The executor's own work (a file action, a check) was done, and has left this workspace.
+    fn done(workspace: Arc<Tree>, started: Instant) -> Self {
         let usage = Usage {
             duration: started.elapsed(),
             ..Usage::default()
@@ -147,7 +154,16 @@ impl Outcome {
             usage,
             is_started: true,
             pipeline: None,
+            workspace: Some(workspace),
+            left_out: LeftOut::default(),
         }
+    }
+
+    /// The workspace that the step has made of this one, if it ended well and has changed it.
+    #[must_use]
+    pub fn changed(&self, before: &Tree) -> Option<&Arc<Tree>> {
+        let left = self.workspace.as_ref();
+        left.filter(|left| self.failure.is_none() && left.as_ref() != before)
     }
 }
 
@@ -280,7 +296,7 @@ impl Executor {
     pub async fn execute(
         &self,
         assignment: Assignment,
-        workspace: Arc<Workspace>,
+        workspace: Arc<Tree>,
         recorded: Recorded,
         cancel: &CancellationToken,
     ) -> Outcome {
@@ -317,16 +333,16 @@ impl Executor {
                 }
                 Err(denial) => Outcome::refused(Failure::denied(denial.to_string())),
             },
-            Action::File(change) => file(change.clone(), &workspace, started).await,
+            Action::File(change) => file(change, &workspace, &limits, started),
             Action::Http(request) => {
                 self.request(request, &assignment, limits, &workspace, cancel)
                     .await
             }
-            Action::Check(_) => Outcome::done(started),
+            Action::Check(_) => Outcome::done(workspace, started),
         };
         match outcome.failure {
             Some(_) => outcome,
-            None => check(outcome, assignment, workspace, recorded).await,
+            None => check(outcome, assignment, recorded).await,
         }
     }
 
@@ -335,7 +351,7 @@ impl Executor {
         request: &Request,
         assignment: &Assignment,
         limits: Limits,
-        workspace: &Arc<Workspace>,
+        workspace: &Arc<Tree>,
         cancel: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
@@ -369,15 +385,20 @@ impl Executor {
             Captured::of(shown, head_bytes),
             Captured::of(fetched.head.as_bytes(), head_bytes),
         );
+        let mut after = Arc::clone(workspace);
         if let Some(path) = &request.save {
             let op = FileOp::Write {
                 content: fetched.body,
                 mode: Mode::FILE,
             };
             let path = path.clone();
-            let saved = file(FileChange { path, op }, workspace, started).await;
-            if saved.failure.is_some() {
-                return saved;
+            match file(&FileChange { path, op }, workspace, &limits, started) {
+                Outcome {
+                    failure: None,
+                    workspace: Some(saved),
+                    ..
+                } => after = saved,
+                failed => return failed,
             }
         }
         // As curl says it with --fail: 22 is an answer that is an error.
@@ -392,7 +413,7 @@ impl Executor {
             failure,
             exit: Some(exit),
             output: Some(output),
-            ..Outcome::done(started)
+            ..Outcome::done(after, started)
         }
     }
 
@@ -450,7 +471,7 @@ impl Executor {
         admitted: Admitted,
         assignment: &Assignment,
         limits: Limits,
-        workspace: &Workspace,
+        workspace: &Arc<Tree>,
         cancel: &CancellationToken,
     ) -> Outcome {
         let Admitted {
@@ -465,7 +486,11 @@ impl Executor {
             ..
         } = assignment.circumstances.clone();
         let job = Job {
-            workspace: workspace.path().to_owned(),
+            workspace: if workspace.is_empty() {
+                Bytes::new()
+            } else {
+                workspace.to_tar()
+            },
             view,
             stages,
             environment,
@@ -478,7 +503,11 @@ impl Executor {
         };
         let pipeline = Pipeline::of(&job);
         match self.sandbox.run(job, cancel).await {
-            Ok(run) => ran(run, command, pipeline, &assignment.acceptance),
+            Ok(mut run) => {
+                let left = run.workspace.take();
+                let outcome = ran(run, command, pipeline, &assignment.acceptance);
+                left_behind(outcome, left, workspace, &limits).await
+            }
             Err(error) => {
                 let (code, is_started) = match error {
                     SandboxError::Unavailable(_) => (ErrorCode::SandboxUnavailable, false),
@@ -554,7 +583,7 @@ fn ran(run: Run, command: &Command, mut pipeline: Pipeline, acceptance: &[Criter
         Ending::OutOfMemory(kills) => Some(Failure::new(
             ErrorCode::OomKilled,
             format!(
-                "the step used up its {} bytes of memory (all processes, /tmp and /dev/shm together) and the kernel killed \
+                "the step used up its {} bytes of memory (all processes, /work, /tmp and /dev/shm together) and the kernel killed \
                  {kills} of its processes (oom_kill {kills}); raise limits.memory_bytes, or do less",
                 limits.memory_bytes
             ),
@@ -605,7 +634,57 @@ fn ran(run: Run, command: &Command, mut pipeline: Pipeline, acceptance: &[Criter
         usage: run.usage,
         is_started: !matches!(run.ending, Ending::NotStarted(_)),
         pipeline: Some(Box::new(pipeline)),
+        workspace: None,
+        left_out: LeftOut::default(),
     }
+}
+
+/// Reads the workspace that the programs left. A pipeline that ended by itself and left none that can be had has failed.
+async fn left_behind(
+    mut outcome: Outcome,
+    archive: Option<Bytes>,
+    before: &Arc<Tree>,
+    limits: &Limits,
+) -> Outcome {
+    let caps = limits.workspace;
+    let read = match archive {
+        // Nothing before and nothing now: most steps that only print.
+        Some(archive) if archive.is_empty() && before.is_empty() => {
+            outcome.workspace = Some(Arc::clone(before));
+            return outcome;
+        }
+        Some(archive) => {
+            tokio::task::spawn_blocking(move || Tree::from_tar(&*archive, &caps)).await
+        }
+        None if outcome.failure.is_some() => return outcome,
+        None => {
+            let message =
+                "the workspace that the step left could not be packed; run the step again";
+            outcome.failure = Some(Failure::new(ErrorCode::InternalError, message));
+            return outcome;
+        }
+    };
+    let failure = match read {
+        Ok(Ok((tree, left_out))) => {
+            outcome.workspace = Some(Arc::new(tree));
+            outcome.left_out = left_out;
+            return outcome;
+        }
+        Ok(Err(ArchiveError::Excess(excess))) => {
+            let message = format!("{excess}; write less, or fewer hard links");
+            Failure::new(ErrorCode::DiskLimit, message)
+        }
+        Ok(Err(error)) => {
+            let message = format!("the workspace that came out of the sandbox is refused: {error}");
+            Failure::new(ErrorCode::SandboxViolation, message)
+        }
+        Err(error) => {
+            let message = format!("the workspace that the step left was lost: {error}");
+            Failure::new(ErrorCode::InternalError, message)
+        }
+    };
+    outcome.failure.get_or_insert(failure);
+    outcome
 }
 
 /// A step that failed and has left a file system full most likely failed of it.
@@ -691,43 +770,27 @@ fn judge_exit(
     }
 }
 
-async fn file(change: FileChange, workspace: &Arc<Workspace>, started: Instant) -> Outcome {
-    let target = Arc::clone(workspace);
-    let changed = tokio::task::spawn_blocking(move || target.change(&change)).await;
-    let failure = match changed {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => {
-            let code = if error.is_full() {
-                ErrorCode::DiskLimit
-            } else {
-                ErrorCode::StepFailed
+fn file(change: &FileChange, before: &Tree, limits: &Limits, started: Instant) -> Outcome {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    match before.apply(change, now, &limits.workspace) {
+        Ok(after) => Outcome::done(Arc::new(after), started),
+        Err(error) => {
+            let code = match error {
+                ChangeError::Excess(_) => ErrorCode::DiskLimit,
+                ChangeError::Unsuitable { .. } => ErrorCode::StepFailed,
             };
-            Some(Failure::new(
-                code,
-                format!("the file action failed: {error}"),
-            ))
+            let message = format!("the file action failed: {error}");
+            Outcome {
+                is_started: true,
+                ..Outcome::refused(Failure::new(code, message))
+            }
         }
-        Err(error) => Some(Failure::new(
-            ErrorCode::InternalError,
-            format!("the file action was lost: {error}"),
-        )),
-    };
-    match failure {
-        None => Outcome::done(started),
-        Some(failure) => Outcome {
-            is_started: true,
-            ..Outcome::refused(failure)
-        },
     }
 }
 
 /// Checks the criteria of a step that ended well so far. All must hold.
-async fn check(
-    mut outcome: Outcome,
-    assignment: Assignment,
-    workspace: Arc<Workspace>,
-    recorded: Recorded,
-) -> Outcome {
+async fn check(mut outcome: Outcome, assignment: Assignment, recorded: Recorded) -> Outcome {
     if assignment.criteria().next().is_none() {
         return outcome;
     }
@@ -740,7 +803,7 @@ async fn check(
                 stdout.clone().into()
             }),
         exit: outcome.exit,
-        workspace,
+        workspace: outcome.workspace.clone().unwrap_or_default(),
         recorded,
     };
     // Files are read and expressions matched on a thread that may block.
@@ -793,7 +856,7 @@ impl From<Captured> for Evidence {
 struct StepFacts {
     stdout: Evidence,
     exit: Option<StageExit>,
-    workspace: Arc<Workspace>,
+    workspace: Arc<Tree>,
     recorded: Recorded,
 }
 
@@ -803,7 +866,8 @@ impl Facts for StepFacts {
             Target::OwnStdout => Ok(self.stdout.clone()),
             Target::File(path) => {
                 let read = self.workspace.read(path, CHECKED_FILE_BYTES);
-                read.map(Evidence::Whole).map_err(|error| error.to_string())
+                read.map(|content| Evidence::Whole(content.into()))
+                    .map_err(|error| error.to_string())
             }
             Target::Step(id) => self
                 .recorded
@@ -841,6 +905,7 @@ mod tests {
             open_files: 1,
             file_bytes: 1,
             tmp_bytes: 1,
+            workspace: crate::workspace::Caps::default(),
             output_bytes: 1,
         };
         let failed = |code| Failure::new(code, "sort (stage 1) ended with exit code 2");

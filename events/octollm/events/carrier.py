@@ -658,6 +658,15 @@ class Result(Payload, frozen=True, kw_only=True):
     criteria: list[CriterionResult]
 
 
+class WorkspaceChange(Payload, frozen=True, kw_only=True):
+    """
+    What a step has made of the task's workspace. Digests are the SHA-256 of the canonical tar archive.
+    """
+
+    before: str
+    after: str
+
+
 class Purpose(StrEnum):
     run = "run"
 
@@ -897,6 +906,7 @@ class StepDispatched(Payload, frozen=True, kw_only=True):
     step: Step
     deadline: str
     capability: str
+    workspace: str | UnsetType = UNSET
 
 
 class StepExecuted(Payload, frozen=True, kw_only=True):
@@ -913,6 +923,8 @@ class StepExecuted(Payload, frozen=True, kw_only=True):
     usage: ResourceUsage
     denials: list[str] | UnsetType = UNSET
     receipt: ReceiptEnvelope | UnsetType = UNSET
+    workspace: WorkspaceChange | UnsetType = UNSET
+    left_out: list[str] | UnsetType = UNSET
 
 
 class StepFailed(Payload, frozen=True, kw_only=True):

@@ -1271,6 +1271,9 @@ pub struct StepDispatched {
     pub deadline: String,
     /// Biscuit, URL-safe base64: proof that the orchestrator granted just this (docs/decisions/0009). No secret: it is good for one use, by the arm that it names, of what this event says.
     pub capability: String,
+    /// Digest of the workspace to start from: SHA-256 of its canonical tar archive, kept in ARTIFACTS as workspace/<task>/<digest>. Absent: the files of the task's first event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
 }
 
 /// Why it runs.
@@ -1339,8 +1342,13 @@ pub struct StepExecuted {
     /// What it tried and was denied by the sandbox, as far as the kernel tells; absent where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denials: Option<Vec<String>>,
+    /// What the step left in its workspace that none holds (sockets, FIFOs, links that lead out, …), each with the reason, screened; the first ten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ReceiptEnvelope>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceChange>,
 }
 
 /// Event (executor; orchestrator for a silent arm): a step did not succeed.
@@ -1647,6 +1655,16 @@ impl fmt::Display for VerdictDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// What a step has made of the task's workspace. Digests are the SHA-256 of the canonical tar archive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceChange {
+    /// The workspace as the log had it just before this event.
+    pub before: String,
+    /// The workspace from here on: the one before with what the step has changed. Kept in ARTIFACTS as workspace/<task>/<digest>.
+    pub after: String,
 }
 
 /// A path relative to the workspace: no leading slash, no empty, '.' or '..' component, no control characters.

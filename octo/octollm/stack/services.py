@@ -101,14 +101,11 @@ def _planner(wiring: Wiring) -> dict[str, str]:
 
 
 def _executor(wiring: Wiring) -> dict[str, str]:
-    workspaces = wiring.data_dir / "executor" / "workspaces"
-    workspaces.mkdir(parents=True, exist_ok=True, mode=0o700)
     _, public_key = capability(wiring.keys_dir)
     receipt_key, _ = receipt(wiring.keys_dir)
     operator_key = wiring.keys_dir / "operator.key"
     secret(operator_key)
     return {
-        "OCTO_EXECUTOR__WORKSPACES": str(workspaces),
         "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE": str(public_key),
         "OCTO_EXECUTOR__RECEIPT_KEY_FILE": str(receipt_key),
         "OCTO_EXECUTOR__OPERATOR_KEY_FILE": str(operator_key),

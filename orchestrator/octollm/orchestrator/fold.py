@@ -207,6 +207,7 @@ def _executed(state: Executing, event: Event, executed: StepExecuted) -> Executi
         steps=_put(state.steps, place, Executed(event.id, event.version, at)),
         verdicts=_judged(state.verdicts, step, executed),
         answer=_answer(state.answer, place, step, executed.output),
+        workspace=state.workspace if executed.workspace is UNSET else executed.workspace.after,
     )
 
 

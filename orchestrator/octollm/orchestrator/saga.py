@@ -214,6 +214,7 @@ def _dispatch(
         step=planned,
         deadline=_deadline(state, planned, since, grace),
         capability=UNSIGNED,
+        workspace=UNSET if state.workspace is None else state.workspace,
     )
     return _intent(state, payload, causation_id, f"{state.plan.version}/{planned.id}/{attempt}")
 

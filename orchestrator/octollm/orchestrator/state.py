@@ -179,6 +179,7 @@ class Executing(Open):
     """Steps run. `steps` follow the plan's order; `verdicts` the contract's criteria, None while nothing judged one.
 
     retries: attempts dispatched beyond the first of each step.
+    workspace: digest of the task's workspace, None while it is the files of the first event.
     """
 
     plan: Plan
@@ -186,6 +187,7 @@ class Executing(Open):
     verdicts: tuple[bool | None, ...]
     answer: Answer | None = None
     retries: int = 0
+    workspace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

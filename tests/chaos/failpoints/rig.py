@@ -160,10 +160,10 @@ class Rig:
 
         await until(found, lambda: f"{kind} of {task.kind.name} {task.id}")
 
-    def counter(self, task: Task, name: str) -> int:
-        """Lines in a file of the task's workspace."""
-        file = self.stack.data_dir / "executor" / "workspaces" / task.id / name
-        return len(file.read_text().splitlines()) if file.exists() else 0
+    def effects(self, task: Task) -> int:
+        """Starts of the task's steps with side effects, by the executor's own log."""
+        starts = (line for line in self.logged("executor") if line.get("message") == "the step starts")
+        return sum(line["effect"] == "side_effecting" and task.id in line["attempt"] for line in starts)
 
     def logged(self, service: str) -> list[Any]:
         """What a service wrote, those of its processes that were killed included."""

@@ -1,4 +1,4 @@
-"""What holds after any crash, read from the log, the workspaces, the executor's own record and the view."""
+"""What holds after any crash, read from the log, the executor's own record and the view."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,15 @@ from typing import Any
 
 import asyncpg
 
-from octollm.events.carrier import StepDispatched, StepExecuted, StepFailed, TaskFailed, TaskRejected
+from octollm.events.carrier import (
+    CommandAction,
+    Step,
+    StepDispatched,
+    StepExecuted,
+    StepFailed,
+    TaskFailed,
+    TaskRejected,
+)
 from octollm.events.chain import Message, verify
 from octollm.events.direct import Stored
 from octollm.events.envelope import Event
@@ -106,9 +114,29 @@ def _task(rig: Rig, task: Task, events: Sequence[Event], end: str) -> Iterable[s
     for which in dispatched.keys() | settled.keys():
         if (dispatched[which], settled[which]) != (1, 1):
             yield f"step {which} was dispatched {dispatched[which]} times and settled {settled[which]} times"
-    took_place = rig.counter(task, COUNTER)
+    took_place = rig.effects(task)
     if took_place > task.kind.appends or (end == "completed" and took_place != task.kind.appends):
         yield f"its side effect took place {took_place} times and it ended {end}"
+    if end == "completed":
+        for name, lines in _seen(events):
+            if lines != task.kind.appends:
+                yield f"step {name} saw {lines} lines of {task.kind.appends} in the workspace"
+
+
+def _seen(events: Sequence[Event]) -> Iterable[tuple[str, int]]:
+    """What the steps that read the counter found in the workspace, as recorded."""
+    readers = {
+        event.payload.step.id
+        for event in events
+        if isinstance(event.payload, StepDispatched) and _reads_counter(event.payload.step)
+    }
+    for event in events:
+        if isinstance(event.payload, StepExecuted) and event.payload.step_id in readers:
+            yield event.payload.step_id, len(event.payload.output.stdout.head.splitlines())
+
+
+def _reads_counter(step: Step) -> bool:
+    return isinstance(step.action, CommandAction) and step.action.pipeline == [["cat", COUNTER]]
 
 
 def _starts(rig: Rig, tasks: Sequence[Task], events: dict[str, list[Event]], runs_at_most: int | None) -> Iterable[str]:

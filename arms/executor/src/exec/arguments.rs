@@ -22,9 +22,8 @@ use super::request::{MAX_REQUEST_BYTES, Request};
 use super::space::{Space, TaskName};
 use crate::policy::Policy;
 use crate::receipt::{Key, KeyError};
-use crate::sandbox::namespace::Namespace;
+use crate::sandbox::namespace::{Namespace, Owner};
 use crate::service::settings::Settings;
-use crate::workspace::Owner;
 
 /// Run one action in the sandbox, without broker or planner.
 ///
@@ -151,9 +150,8 @@ async fn answer(
         Admission::Listed
     };
     let task = arguments.task;
-    let opening = tokio::task::spawn_blocking(move || {
-        Space::open(&directory.join("exec"), task.as_ref(), owner)
-    });
+    let opening =
+        tokio::task::spawn_blocking(move || Space::open(&directory.join("exec"), task.as_ref()));
     let space = tokio::select! {
         opened = opening => opened
             .map_err(io::Error::other)

@@ -95,14 +95,12 @@ impl Engine {
             .executor
             .execute(assignment, Arc::clone(&workspace), Recorded::new(), cancel)
             .await;
+        // What a step that failed has changed is as if it had not been.
+        space.keep(outcome.changed(&workspace).unwrap_or(&workspace))?;
         // Of a step that failed, too: what it has left may tell why.
-        let collected = collect(&workspace, &request.collect);
-        let mut answer = Answer::of(&outcome).with_artifacts(collected.map_err(|error| {
-            Refusal::new(
-                ErrorCode::InternalError,
-                format!("it has run, and nothing can be collected: {error}"),
-            )
-        })?);
+        let left = outcome.workspace.as_ref().unwrap_or(&workspace);
+        let collected = collect(left, &request.collect);
+        let mut answer = Answer::of(&outcome).with_artifacts(collected);
         if let Some(signer) = &self.signer {
             let terms = Terms {
                 policy: self.policy.clone(),

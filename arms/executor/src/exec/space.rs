@@ -1,19 +1,18 @@
 //! Where a request works: in a workspace of its own, or in that of a `--task`, which stays for the next call.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use octollm_events::carrier::ErrorCode;
-use uuid::Uuid;
 
 use super::answer::Refusal;
-use crate::action::{FileChange, FileOp};
-use crate::workspace::{Entry, Kind, LayoutError, Owner, Removal, Workspace, Workspaces, layout};
+use crate::workspace::{Caps, Entry, Tree};
 
 /// Bytes of a task's name, at most.
 const MAX_NAME_BYTES: usize = 64;
@@ -44,107 +43,79 @@ impl std::str::FromStr for TaskName {
 /// A workspace that nobody else uses as long as this value lives.
 #[derive(Debug)]
 pub struct Space {
-    workspaces: Workspaces,
-    id: Uuid,
-    stays: bool,
-    _alone: Option<Flock<File>>,
+    /// Where it is kept, and who is alone with it; none: it is forgotten.
+    kept: Option<(PathBuf, Flock<File>)>,
 }
 
 impl Space {
-    /// The task's workspace beneath the directory, or a new one that goes when the value is dropped. Waits until another
-    /// call of the same task has ended.
+    /// The task's workspace beneath the directory, or an empty one that is forgotten. Waits until another call of the same
+    /// task has ended.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn open(
-        directory: &Path,
-        task: Option<&TaskName>,
-        owner: Option<Owner>,
-    ) -> io::Result<Self> {
+    pub fn open(directory: &Path, task: Option<&TaskName>) -> io::Result<Self> {
+        let Some(TaskName(name)) = task else {
+            return Ok(Self { kept: None });
+        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        let workspaces = Workspaces::new(directory, owner)?;
-        let Some(TaskName(name)) = task else {
-            return Ok(Self {
-                workspaces,
-                id: Uuid::new_v4(),
-                stays: false,
-                _alone: None,
-            });
-        };
+        let alone = lock(&directory.join(format!("{name}.lock")))?;
+        let snapshot = directory.join(format!("{name}.tar.zst"));
         Ok(Self {
-            workspaces,
-            id: Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()),
-            stays: true,
-            _alone: Some(lock(&directory.join(format!("{name}.lock")))?),
+            kept: Some((snapshot, alone)),
         })
     }
 
     /// The workspace with these files in it.
-    pub(super) fn with_files(&self, files: &[Entry]) -> Result<Arc<Workspace>, Refusal> {
-        let found = self
-            .workspaces
-            .find(self.id)
-            .map_err(|error| unusable(&error))?;
-        let workspace = match found {
-            Some(workspace) => {
-                layout::validate(files).map_err(refused)?;
-                for entry in files {
-                    workspace.change(&change(entry)?).map_err(|error| {
-                        Refusal::new(ErrorCode::InvalidRequest, format!("files: {error}"))
-                    })?;
-                }
-                workspace
-            }
-            None => self.workspaces.lay_out(self.id, files).map_err(refused)?,
+    pub(super) fn with_files(&self, files: &[Entry]) -> Result<Arc<Tree>, Refusal> {
+        let present = self.load()?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let tree = present
+            .with_entries(files, now.unwrap_or_default().as_secs())
+            .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        tree.check(&Caps::default())
+            .map_err(|error| Refusal::new(ErrorCode::DiskLimit, error.to_string()))?;
+        Ok(Arc::new(tree))
+    }
+
+    fn load(&self) -> Result<Tree, Refusal> {
+        let Some((snapshot, _)) = &self.kept else {
+            return Ok(Tree::default());
         };
-        Ok(Arc::new(workspace))
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        if !self.stays {
-            match self.workspaces.remove(self.id) {
-                Ok(Removal::Removed | Removal::Absent) => {}
-                Ok(Removal::Held) => eprintln!("octo exec: the workspace is still held, and stays"),
-                Err(error) => eprintln!("octo exec: the workspace was not removed: {error}"),
+        match File::open(snapshot) {
+            Ok(file) => {
+                Tree::from_snapshot(file, None, &Caps::default()).map_err(|error| unusable(&error))
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tree::default()),
+            Err(error) => Err(unusable(&error)),
         }
+    }
+
+    /// Keeps the workspace for the next call: all of it or, after a crash, what was there.
+    pub(super) fn keep(&self, tree: &Tree) -> Result<(), Refusal> {
+        let Some((snapshot, _)) = &self.kept else {
+            return Ok(());
+        };
+        let staged = snapshot.with_extension("new");
+        let write = || {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .custom_flags(nix::libc::O_NOFOLLOW)
+                .open(&staged)?;
+            file.write_all(&tree.to_snapshot())?;
+            file.sync_all()?;
+            std::fs::rename(&staged, snapshot)
+        };
+        write().map_err(|error| unusable(&error))
     }
 }
 
-fn refused(error: LayoutError) -> Refusal {
-    match error {
-        LayoutError::Invalid(_) | LayoutError::Entry { .. } => {
-            Refusal::new(ErrorCode::InvalidRequest, error.to_string())
-        }
-        LayoutError::Root(_) => unusable(&error),
-    }
-}
-
-/// The entry as a change of a workspace that is there. Times are those of the change.
-fn change(entry: &Entry) -> Result<FileChange, Refusal> {
-    let op = match &entry.kind {
-        Kind::File { mode, content } => FileOp::Write {
-            content: content.to_vec(),
-            mode: *mode,
-        },
-        Kind::Directory { mode } => FileOp::MakeDirectory { mode: *mode },
-        Kind::Symlink { .. } => {
-            let problem = "files: links come with the first call of a task";
-            return Err(Refusal::new(ErrorCode::InvalidRequest, problem));
-        }
-    };
-    Ok(FileChange {
-        path: entry.path.clone(),
-        op,
-    })
-}
-
-fn unusable(error: &dyn std::fmt::Display) -> Refusal {
+fn unusable(error: &impl std::fmt::Display) -> Refusal {
     Refusal::new(
         ErrorCode::InternalError,
         format!("the workspace can't be used: {error}; look at the data directory"),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::denied::Denied;
 use crate::sandbox;
+use crate::workspace::Caps;
 
 /// Limits of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -87,6 +88,10 @@ impl From<Limits> for sandbox::Limits {
             open_files: limits.open_files,
             file_bytes: limits.file_bytes,
             tmp_bytes: limits.tmp_bytes,
+            workspace: Caps {
+                bytes: limits.workspace_bytes,
+                entries: usize::try_from(limits.workspace_entries).unwrap_or(usize::MAX),
+            },
             output_bytes: limits.output_bytes,
         }
     }

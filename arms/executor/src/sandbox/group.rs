@@ -20,6 +20,7 @@ pub(super) use self::alarm::{Alarm, Exhausted};
 use self::place::{Hierarchy, Version};
 use super::init::OUR_PROCESSES;
 use super::{Denial, DenialKind, Layer, Limits};
+use crate::workspace::Caps;
 
 /// What the launcher and the first process may use besides the programs.
 const OUR_BYTES: u64 = 8 << 20;
@@ -155,6 +156,7 @@ fn usable(hierarchy: &Hierarchy) -> Option<Place> {
             open_files: 0,
             file_bytes: 0,
             tmp_bytes: 0,
+            workspace: Caps::default(),
             output_bytes: 0,
         };
         place
@@ -474,6 +476,7 @@ mod tests {
             open_files: 4,
             file_bytes: 1,
             tmp_bytes: 1,
+            workspace: Caps::default(),
             output_bytes: 1,
         };
         let group = groups.enclose(member.id(), &limits).unwrap();

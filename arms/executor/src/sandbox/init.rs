@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -13,10 +13,8 @@ use std::os::unix::net::UnixStream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
-use nix::libc;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
@@ -29,14 +27,16 @@ use nix::unistd::{ForkResult, Pid, execve, fchdir, ftruncate, pipe2, sethostname
 
 use super::environment::environment;
 use super::launcher::{During, SetupError};
+use super::memory::sealed_memory;
 use super::protocol::{Order, Report, send};
-use super::view::{self, WORKSPACE};
+use super::view;
 use super::witness::Witness;
+use super::work::{self, WORKSPACE, Work};
 use super::{
     Denial, DenialKind, Digests, Layer, Limits, Program, StageExit, filter, landlock, syscall,
 };
 use crate::action::Redirect;
-use crate::workspace::{WorkspacePath, open_beneath};
+use crate::workspace::WorkspacePath;
 
 /// Bytes that a program may lock in memory.
 const LOCKED_BYTES: u64 = 64 << 10;
@@ -48,9 +48,11 @@ pub(super) fn main(
     order: &Order,
     control: &UnixStream,
     leash: &OwnedFd,
+    work: Work,
     mut layers: Vec<Layer>,
 ) -> ! {
-    let report = match enclose(order, leash, &mut layers) {
+    let Work { archive, packed } = work;
+    let report = match enclose(order, leash, &archive, &mut layers) {
         Err(SetupError(problem)) => Report::Unavailable(problem),
         Ok((digests, witness)) => {
             layers.sort_unstable();
@@ -59,7 +61,14 @@ pub(super) fn main(
             let started = watch_children().and_then(|children| Ok((start(order)?, children)));
             match started {
                 Err(SetupError(problem)) => Report::NotStarted(problem),
-                Ok((stages, children)) => supervise(&stages, leash, &children, witness),
+                Ok((stages, children)) => {
+                    let (ended, is_complete) = supervise(&stages, leash, &children, witness);
+                    let _ = send(control, &ended);
+                    if is_complete {
+                        pack(packed, control);
+                    }
+                    syscall::exit_now(0)
+                }
             }
         }
     };
@@ -71,6 +80,7 @@ pub(super) fn main(
 fn enclose(
     order: &Order,
     leash: &OwnedFd,
+    archive: &OwnedFd,
     layers: &mut Vec<Layer>,
 ) -> Result<(Digests, Witness), SetupError> {
     let mut digests = Digests::default();
@@ -81,9 +91,10 @@ fn enclose(
     setsid().during("leave the terminal")?;
     sethostname("sandbox").during("name the sandbox")?;
     let (shown, script) = (order.shown.as_ref(), order.script.as_deref());
-    if view::enter(shown, script, order.limits.tmp_bytes)?.has_proc {
+    if view::enter(shown, script, &order.limits)?.has_proc {
         layers.push(Layer::PrivateProc);
     }
+    work::fill(archive)?;
     syscall::drop_capabilities().during("drop all capabilities")?;
     prctl::set_no_new_privs().during("give up new privileges")?;
     layers.extend([
@@ -199,24 +210,8 @@ fn standard_input(encoded: Option<&str>) -> Result<OwnedFd, SetupError> {
     let content = BASE64
         .decode(encoded)
         .map_err(|error| SetupError(format!("read stdin: {error}")))?;
-    // A file in memory and not a pipe: nobody has to keep writing while the programs run. It lies on no mount of ours,
-    // so it has to forbid being executed by itself; only kernels that have no filter either don't know how.
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let never_executable = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    let made = match memfd_create("stdin", flags | never_executable) {
-        Err(Errno::EINVAL) => memfd_create("stdin", flags),
-        made => made,
-    };
-    let mut file = File::from(made.during("make stdin")?);
-    file.write_all(&content)
-        .and_then(|()| file.rewind())
-        .during("fill stdin")?;
-    let sealed = SealFlag::F_SEAL_SEAL
-        | SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SHRINK;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(sealed)).during("seal stdin")?;
-    Ok(file.into())
+    // Not a pipe: nobody has to keep writing while the programs run.
+    sealed_memory(c"stdin", &content).during("make stdin")
 }
 
 /// Opens the file as the step's own user, so it can write nothing that a program of the step could not.
@@ -244,6 +239,21 @@ fn open_redirect(redirect: &Redirect) -> Result<OwnedFd, SetupError> {
         ftruncate(&file, 0).during(&what)?;
     }
     Ok(file)
+}
+
+/// Opens a path beneath the workspace: no symbolic link is followed, neither on the way nor at the end, and no mount is
+/// crossed (`openat2(2)`).
+fn open_beneath(root: impl AsFd, path: &str, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
+        .mode(mode)
+        .resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+    openat2(root, path, how)
 }
 
 /// Starts one program and returns once it has been executed, or with the reason why it could not be.
@@ -318,8 +328,14 @@ fn become_program(
     execve(path, argv, environment)
 }
 
-/// Waits for the stages, or for the launcher to let go, then kills and counts whatever is left.
-fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd, mut witness: Witness) -> Report {
+/// Waits for the stages, or for the launcher to let go, then kills and counts whatever is left; and whether all stages
+/// have ended by themselves.
+fn supervise(
+    stages: &[Pid],
+    leash: &OwnedFd,
+    children: &SignalFd,
+    mut witness: Witness,
+) -> (Report, bool) {
     let mut exits: Vec<Option<StageExit>> = vec![None; stages.len()];
     let mut record = |status: WaitStatus| {
         let (pid, exit) = match status {
@@ -366,12 +382,19 @@ fn supervise(stages: &[Pid], leash: &OwnedFd, children: &SignalFd, mut witness: 
         }
     }
     let (cpu_us, memory_peak_bytes) = used();
-    Report::Ended {
+    let ended = Report::Ended {
         stages: exits,
         cpu_us,
         memory_peak_bytes,
         denials: [witness.denials(), full_file_systems()].concat(),
-    }
+    };
+    (ended, running == 0)
+}
+
+/// Hands the workspace out. No other process is left.
+fn pack(packed: OwnedFd, control: &UnixStream) {
+    let packed = work::pack(packed).map_err(|error| error.to_string());
+    let _ = send(control, &Report::Packed(packed));
 }
 
 /// The file systems of the sandbox's own that have no room left.

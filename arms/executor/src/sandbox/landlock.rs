@@ -25,7 +25,8 @@ use super::SCRIPT;
 use super::closure::Shown;
 use super::launcher::{During, SetupError};
 use super::syscall;
-use super::view::{DEVICES, SYSTEM, WORKSPACE};
+use super::view::{DEVICES, SYSTEM};
+use super::work::WORKSPACE;
 
 /// The least version of the interface that will do: the first that knows of TCP (Linux 6.7).
 const FLOOR: i32 = 4;

@@ -20,11 +20,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chdir, getegid, geteuid, getppid, pipe2, setgroups, setresgid,
-    setresuid,
+    ForkResult, Gid, Pid, Uid, getegid, geteuid, getppid, pipe2, setgroups, setresgid, setresuid,
 };
 
 use super::protocol::{Order, Report, receive, send};
+use super::work::Work;
 use super::{Layer, init, syscall};
 
 /// The argument that makes the executor's binary the launcher.
@@ -64,10 +64,12 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     // An executor that is gone can't be told anything; what it started is cleaned up by then.
-    let told = match receive::<Order>(&control)
-        .during("read the order")
-        .and_then(|order| launch(&order, &control))
-    {
+    let told = match syscall::receive_descriptors(&control)
+        .during("take the workspace")
+        .and_then(|[archive, packed]| {
+            let order = receive::<Order>(&control).during("read the order")?;
+            launch(&order, &control, Work { archive, packed })
+        }) {
         Ok(written_bytes) => send(&control, &Report::Gone { written_bytes }),
         Err(SetupError(problem)) => send(&control, &Report::Unavailable(problem)),
     };
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
 
 /// The order is the security argument: nothing that comes later may rely on a privilege given up earlier, and the
 /// sandbox's first process is born with all namespaces around it.
-fn launch(order: &Order, control: &UnixStream) -> Result<Option<u64>, SetupError> {
+fn launch(order: &Order, control: &UnixStream, work: Work) -> Result<Option<u64>, SetupError> {
     let mut layers = vec![
         Layer::UserNamespace,
         Layer::MountNamespace,
@@ -128,12 +130,12 @@ fn launch(order: &Order, control: &UnixStream) -> Result<Option<u64>, SetupError
     match syscall::fork().during("start the sandbox's first process")? {
         ForkResult::Child => {
             drop(leash);
-            init::main(order, control, &leash_end, layers)
+            init::main(order, control, &leash_end, work, layers)
         }
         ForkResult::Parent { child } => {
             drop(leash_end);
-            // The workspace is the sandbox's affair from here on; nothing of ours may end up in it.
-            chdir("/").during("leave the workspace")?;
+            // The workspace is the sandbox's affair from here on: it is complete when nobody there can write any more.
+            drop(work);
             syscall::install(&null, 1)
                 .and_then(|()| syscall::install(&null, 2))
                 .during("leave the outputs")?;

@@ -1,7 +1,7 @@
 //! The embedded backend: Linux namespaces, no daemon, no root needed.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use futures::future::BoxFuture;
-use nix::unistd::geteuid;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::{Gid, Uid, geteuid};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::unix::pipe::Receiver;
@@ -23,23 +25,35 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::capture::{Allowance, Captured, drain};
 use super::closure::{Closures, Shown};
 use super::group::{Alarm, Evidence, Exhausted, Group, Groups};
 use super::launcher::SUBCOMMAND;
+use super::memory::sealed_memory;
 use super::protocol::{Order, Report, encode};
 use super::{
     Digests, Ending, Job, Layer, Peaks, Run, Sandbox, SandboxError, StageExit, Usage, View,
 };
-use crate::workspace::Owner;
 
 /// How long the set-up may take; some milliseconds on a quiet machine.
 const SETUP_TIME: Duration = Duration::from_secs(15);
 /// How long the launcher may take to kill everything and to confirm it; beyond its own grace.
 const KILL_TIME: Duration = Duration::from_secs(10);
+/// How long packing a workspace may take, milliseconds for a small one.
+const PACK_TIME: Duration = Duration::from_secs(60);
 /// How long an output may stay open after everything inside is gone. It never should.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// The user on the host that programs become, where it is not the executor's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id on the host.
+    pub uid: Uid,
+    /// Group id on the host.
+    pub gid: Gid,
+}
 
 /// Runs each pipeline in namespaces of its own, set up by a launcher process.
 #[derive(Debug)]
@@ -97,6 +111,7 @@ impl Namespace {
             hang_up,
             stdout,
             stderr,
+            workspace,
             group,
         } = self.launch(&job, shown).await.map_err(unavailable)?;
         let allowance = Allowance::new(job.limits.output_bytes);
@@ -108,11 +123,15 @@ impl Namespace {
         };
         let (stdout, stderr) = (drained(stdout), drained(stderr));
 
+        let most = job.limits.workspace.archive_bytes() + 1;
+        let workspace = AbortOnDropHandle::new(tokio::spawn(read_archive(workspace, most)));
+
         let mut session = Session {
             reports,
             hang_up: Some(hang_up),
             ending: None,
             run: unreported(Ending::Completed, Vec::new()),
+            packed: None,
         };
         let outcome = session
             .follow(&job, cancel, allowance.exceeded(), &group.alarm())
@@ -146,6 +165,11 @@ impl Namespace {
             collect(stdout, stop_draining.clone()),
             collect(stderr, stop_draining.clone())
         );
+        let packed = timeout(DRAIN_TIME, workspace).await;
+        run.workspace = match packed {
+            Ok(Ok(Ok(archive))) if is_whole(&archive, session.packed, most) => Some(archive),
+            _ => None,
+        };
         run.ending = match run.ending {
             Ending::Completed | Ending::TimedOut | Ending::OutOfMemory(_)
                 if evidence.oom_kills > 0 =>
@@ -192,7 +216,7 @@ impl Namespace {
             .arg0("octollm-executor")
             .arg(SUBCOMMAND)
             .env_clear()
-            .current_dir(&job.workspace)
+            .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::from(stdout_end))
             .stderr(Stdio::from(stderr_end))
@@ -209,6 +233,12 @@ impl Namespace {
                 format!("put it into a control group: {error}"),
             )
         })?;
+        let archive = job.workspace.clone();
+        let archive = tokio::task::spawn_blocking(move || sealed_memory(c"workspace", &archive));
+        let archive = archive.await.map_err(io::Error::other).flatten()?;
+        let (workspace, packed) = io::pipe()?;
+        hand_over(&ours, [archive.as_fd(), packed.as_fd()])?;
+        drop(packed);
         ours.set_nonblocking(true)?;
         let (reports, mut hang_up) = UnixStream::from_std(ours)?.into_split();
         let order = Order {
@@ -231,6 +261,7 @@ impl Namespace {
             hang_up,
             stdout: Receiver::from_owned_fd(stdout.into())?,
             stderr: Receiver::from_owned_fd(stderr.into())?,
+            workspace: Receiver::from_owned_fd(workspace.into())?,
             group,
         })
     }
@@ -246,6 +277,35 @@ impl Sandbox for Namespace {
     }
 }
 
+/// Sends descriptors ahead of the order. The byte that carries them always fits into a fresh socket.
+fn hand_over(socket: &StdUnixStream, descriptors: [BorrowedFd; 2]) -> io::Result<()> {
+    let descriptors = descriptors.map(|descriptor| descriptor.as_raw_fd());
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let byte = [IoSlice::new(&[0])];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &byte,
+        &rights,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Reads the archive to its end, or up to `most` bytes.
+async fn read_archive(archive: Receiver, most: u64) -> io::Result<Bytes> {
+    let mut content = Vec::new();
+    archive.take(most).read_to_end(&mut content).await?;
+    Ok(content.into())
+}
+
+/// Whether all of it came: as much as process 1 has packed, or more than a workspace may hold, which is not read to its
+/// end.
+fn is_whole(archive: &Bytes, packed: Option<u64>, most: u64) -> bool {
+    let read = archive.len() as u64;
+    packed == Some(read) || read == most
+}
+
 fn unavailable(error: io::Error) -> SandboxError {
     SandboxError::Unavailable(format!("start the launcher: {error}"))
 }
@@ -257,6 +317,7 @@ struct Launched {
     hang_up: tokio::net::unix::OwnedWriteHalf,
     stdout: Receiver,
     stderr: Receiver,
+    workspace: Receiver,
     group: Group,
 }
 
@@ -269,6 +330,7 @@ fn unreported(ending: Ending, layers: Vec<Layer>) -> Run {
         stderr: Captured::empty(),
         usage: Usage::default(),
         refused_processes: 0,
+        workspace: None,
         peaks: Peaks::default(),
         denials: Vec::new(),
         layers,
@@ -301,6 +363,8 @@ struct Session {
     ending: Option<Ending>,
     /// What has been reported.
     run: Run,
+    /// Bytes of the workspace that came out.
+    packed: Option<u64>,
 }
 
 impl Session {
@@ -328,6 +392,12 @@ impl Session {
                             cpu: Duration::from_micros(cpu_us),
                             memory_peak_bytes,
                         };
+                        // The wall clock is the programs'; what is left to do is packing the workspace.
+                        confirmed_by.get_or_insert(Instant::now() + PACK_TIME);
+                    }
+                    Report::Packed(packed) => {
+                        let packed = packed.inspect_err(|problem| tracing::warn!(problem, "a workspace was not packed"));
+                        self.packed = packed.ok();
                     }
                     Report::NotStarted(problem) => {
                         self.run.usage.duration = started.elapsed();

@@ -14,7 +14,7 @@ use crate::workspace::WorkspacePath;
 /// Bytes of one message, at most: an action is at most 256 KiB, and JSON may need six bytes for one.
 const MAX_MESSAGE_BYTES: u64 = 4 << 20;
 
-/// What the launcher is to do. The workspace is its working directory.
+/// What the launcher is to do. The two ends of the workspace come before it ([`Work`](super::work::Work)).
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     /// Process id of the executor.
@@ -55,6 +55,8 @@ pub(super) enum Report {
         memory_peak_bytes: u64,
         denials: Vec<Denial>,
     },
+    /// The workspace has been written, so many bytes; or why not.
+    Packed(Result<u64, String>),
     /// The process id namespace is empty: nothing of the step is left. Bytes that its processes had written.
     Gone { written_bytes: Option<u64> },
 }

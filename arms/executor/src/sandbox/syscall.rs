@@ -3,12 +3,13 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{ForkResult, Pid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -45,6 +46,28 @@ pub(super) fn control_socket() -> nix::Result<UnixStream> {
         .try_clone_to_owned()
         .map(UnixStream::from)
         .map_err(|_| Errno::last())
+}
+
+/// Two descriptors that the executor sends before anything else, with one byte that says nothing.
+pub(super) fn receive_descriptors(control: &UnixStream) -> nix::Result<[OwnedFd; 2]> {
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let mut room = nix::cmsg_space!([RawFd; 2]);
+    let message = recvmsg::<()>(
+        control.as_raw_fd(),
+        &mut parts,
+        Some(&mut room),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut received = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = part {
+            // SAFETY: the kernel has just made these descriptors for us; nobody else owns them.
+            let owned = |descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) };
+            received.extend(descriptors.into_iter().map(owned));
+        }
+    }
+    received.try_into().map_err(|_| Errno::EBADMSG)
 }
 
 /// Forks.

@@ -4,7 +4,7 @@
 //! /            tmpfs, read-only
 //! /usr /bin /lib* /sbin   what is granted of the host's: single files and directories, or all of them; read-only, no set-id,
 //!              no devices (links where the host has links)
-//! /work        the task's workspace, read-write, nothing in it can be executed
+//! /work        the task's workspace: a tmpfs of limited size, nothing in it can be executed
 //! /tmp /dev/shm   tmpfs of limited size, nothing in them can be executed
 //! /dev         null zero full random urandom, and links to the standard streams
 //! /script      the text of a script, where there is one
@@ -22,15 +22,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, pivot_root};
 
-use super::SCRIPT;
 use super::closure::Shown;
 use super::launcher::{During, SetupError};
 use super::syscall::restrict_mount;
+use super::work::WORKSPACE;
+use super::{Limits, SCRIPT};
 
 /// Where the new root is put together; any directory that every host has.
 const BASE: &str = "/tmp";
-/// The workspace inside the sandbox.
-pub(super) const WORKSPACE: &str = "/work";
 /// What programs need to run.
 pub(super) const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Device nodes that are harmless.
@@ -47,11 +46,11 @@ pub(super) struct Entered {
     pub has_proc: bool,
 }
 
-/// Replaces the process's whole file system by the view. The workspace is the working directory, before and after.
+/// Replaces the process's whole file system by the view. The workspace is the working directory then.
 pub(super) fn enter(
     shown: Option<&Shown>,
     script: Option<&str>,
-    tmp_bytes: u64,
+    limits: &Limits,
 ) -> Result<Entered, SetupError> {
     umask(Mode::from_bits_truncate(0o022));
     let none: Option<&str> = None;
@@ -65,12 +64,13 @@ pub(super) fn enter(
     if let Some(source) = script {
         fs::write(inside(SCRIPT), source).during("write the script")?;
     }
-    // "." and not its path: the way to it may be closed to the user that we are now.
-    bind(".", &inside(WORKSPACE))?;
-    restrict_mount(&inside(WORKSPACE), NO_SETID | NO_DEVICES | NO_EXEC, true)
-        .during("restrict /work")?;
+    make_directory(WORKSPACE)?;
+    // The root of the mount is an entry, too.
+    let (bytes, entries) = (limits.workspace.bytes, limits.workspace.entries + 1);
+    let limited = format!("size={bytes},nr_inodes={entries},mode=700");
+    tmpfs(&inside(WORKSPACE), &limited)?;
     make_directory("/tmp")?;
-    let limited = format!("size={tmp_bytes},nr_inodes=16384,mode=1777");
+    let limited = format!("size={},nr_inodes=16384,mode=1777", limits.tmp_bytes);
     tmpfs(&inside("/tmp"), &limited)?;
     show_devices(&limited)?;
     let has_proc = show_processes()?;

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use octollm_events::carrier::{Effect, ErrorCode, StepDispatched};
 use octollm_events::{Event, failpoint};
 use time::OffsetDateTime;
@@ -13,16 +12,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::claim::Claimed;
-use super::files::{self, FilesError};
-use super::notary::Case;
 use super::recall::recall;
 use super::record::StepResult;
+use super::snapshots::{Snapshot, SnapshotError};
 use super::standing::{Attempt, Standing};
 use super::worker::{BEAT, Trouble, Worker};
 use crate::capability::{self, Use};
-use crate::report;
 use crate::step::{Assignment, Failure, Outcome, Recorded};
-use crate::workspace::{LayoutError, Workspace};
+use crate::workspace::Tree;
 
 /// How old a dispatch may be to be run without a look into the log.
 const FRESH: Duration = Duration::from_secs(1);
@@ -48,7 +45,8 @@ impl Worker {
             Standing::CancelRequested => entered.cancel.cancel(),
             Standing::Open => {}
         }
-        let expected = since.last().unwrap_or(dispatch).position();
+        let since = since.to_vec();
+        let mut before = None;
         let refusal = self.refusal(dispatch, dispatched, attempt, is_overdue);
         let outcome = if let Some(failure) = refusal {
             Outcome::refused(failure)
@@ -62,7 +60,7 @@ impl Worker {
                 attempt,
                 cancel: &entered.cancel,
             };
-            match self.run(step, history).await? {
+            match self.run(step, history, &mut before).await? {
                 Some(outcome) => outcome,
                 None => return Ok(()),
             }
@@ -74,8 +72,6 @@ impl Worker {
             return Err(Trouble::Stopping);
         }
         self.engine.metrics.cancels.inc_by(u64::from(is_cancelled));
-        let event = report::event(dispatch.id, dispatched, &outcome)?
-            .with_traceparent(dispatch.traceparent.as_deref());
         let asked = Use::of(
             capability::DISPATCH,
             dispatch.task_id,
@@ -84,18 +80,14 @@ impl Worker {
         );
         let result = StepResult {
             dispatch,
+            dispatched,
             attempt,
-            case: Case {
-                task_id: dispatch.task_id,
-                dispatched,
-                action: asked.action,
-                dispatch: Some(dispatch.hash),
-                outcome: &outcome,
-                ended_at: OffsetDateTime::now_utc(),
-            },
-            event,
+            action: asked.action,
+            ended_at: OffsetDateTime::now_utc(),
+            outcome,
+            before,
         };
-        self.record.settle(&result, expected).await?;
+        self.record.settle(&result, &since).await?;
         failpoint::reach("executor.settled");
         Ok(())
     }
@@ -155,9 +147,14 @@ impl Worker {
         })
     }
 
-    /// Runs the step; None if it is settled on record. A failure of the step is an outcome; an error means that it could
-    /// not be tried.
-    async fn run(&self, step: StepRun<'_>, history: History) -> Result<Option<Outcome>, Trouble> {
+    /// Runs the step on the workspace that its dispatch names, which is `before` then; None if it is settled on record. A
+    /// failure of the step is an outcome; an error means that it could not be tried.
+    async fn run(
+        &self,
+        step: StepRun<'_>,
+        history: History,
+        before: &mut Option<Snapshot>,
+    ) -> Result<Option<Outcome>, Trouble> {
         let StepRun {
             dispatch,
             dispatched,
@@ -168,10 +165,18 @@ impl Worker {
             Ok(assignment) => assignment,
             Err(failure) => return Ok(Some(Outcome::refused(failure))),
         };
-        let workspace = match self.workspace(attempt.task_id, history).await? {
-            Ok(workspace) => Arc::new(workspace),
-            Err(failure) => return Ok(Some(Outcome::refused(failure))),
+        let digest = dispatched.workspace.as_deref();
+        let workspace = match self.workspace(attempt.task_id, digest, history).await {
+            Ok(workspace) => workspace,
+            Err(Trouble::Snapshot(error)) if !matches!(error, SnapshotError::Unavailable(_)) => {
+                return Ok(Some(Outcome::refused(error.into())));
+            }
+            Err(trouble) => return Err(trouble),
         };
+        *before = Some(Snapshot {
+            digest: dispatched.workspace.clone(),
+            tree: Arc::clone(&workspace),
+        });
         let recorded = self.recorded(attempt.task_id, &assignment).await?;
         if dispatched.step.effect == Effect::SideEffecting && assignment.has_effects() {
             match self.claim(dispatch, attempt, cancel).await? {
@@ -263,50 +268,21 @@ impl Worker {
         }
     }
 
-    /// The task's workspace, laid out now if it is the task's first step here. The inner error is the step's failure.
+    /// The task's workspace as the dispatch names it; without a name, the files that the task came with.
     async fn workspace(
         &self,
         task_id: Uuid,
+        digest: Option<&str>,
         history: History,
-    ) -> Result<Result<Workspace, Failure>, Trouble> {
-        let workspaces = Arc::clone(&self.engine.workspaces);
-        if let Some(workspace) = workspaces.find(task_id).map_err(Trouble::Workspace)? {
-            return Ok(Ok(workspace));
+    ) -> Result<Arc<Tree>, Trouble> {
+        if let Some(workspace) = self.engine.snapshots.get(task_id, digest).await? {
+            return Ok(workspace);
         }
         let events = match history {
             History::Whole(events) => events,
             History::Since(_) => self.log.read(task_id, None).await?,
         };
-        let entries = match files::fetch(&self.bus, &events).await {
-            Ok(entries) => entries,
-            Err(FilesError::Corrupt(problem)) => {
-                return Ok(Err(Failure::new(
-                    ErrorCode::InternalError,
-                    format!("the initial files: {problem}"),
-                )));
-            }
-            Err(unavailable) => return Err(unavailable.into()),
-        };
-        let laid_out = tokio::task::spawn_blocking(move || workspaces.lay_out(task_id, &entries))
-            .await
-            .map_err(|error| Trouble::Workspace(error.into()))?;
-        Ok(match laid_out {
-            Ok(workspace) => {
-                self.engine.metrics.workspaces.inc();
-                Ok(workspace)
-            }
-            Err(LayoutError::Root(error)) => return Err(Trouble::Workspace(error)),
-            Err(error) => {
-                let code = match &error {
-                    LayoutError::Entry {
-                        errno: Errno::ENOSPC | Errno::EDQUOT,
-                        ..
-                    } => ErrorCode::DiskLimit,
-                    _ => ErrorCode::InvalidRequest,
-                };
-                Err(Failure::new(code, error.to_string()))
-            }
-        })
+        Ok(self.engine.snapshots.initial(task_id, &events).await?)
     }
 
     async fn recorded(&self, task_id: Uuid, assignment: &Assignment) -> Result<Recorded, Trouble> {

@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::claim::Claims;
 use super::metrics::Metrics;
 use super::notary::Notary;
+use super::snapshots::Snapshots;
 use super::watch::SandboxWatch;
 use crate::capability::Verifier;
 use crate::step::{Assignment, Executor, Outcome, Recorded};
-use crate::workspace::{Workspace, Workspaces};
+use crate::workspace::Tree;
 
 /// Runs steps, whoever asks.
 pub struct Engine {
@@ -24,8 +25,8 @@ pub struct Engine {
     pub executor: Executor,
     /// What signs results.
     pub notary: Arc<Notary>,
-    /// Where steps work.
-    pub workspaces: Arc<Workspaces>,
+    /// What steps work on.
+    pub snapshots: Arc<Snapshots>,
     /// Whether the sandbox works.
     pub watch: Arc<SandboxWatch>,
     /// What is counted.
@@ -41,7 +42,7 @@ impl Engine {
     pub async fn execute(
         &self,
         assignment: Assignment,
-        workspace: Arc<Workspace>,
+        workspace: Arc<Tree>,
         recorded: Recorded,
         cancel: &CancellationToken,
     ) -> Outcome {

@@ -1,8 +1,7 @@
 //! `POST /api/v1/execute`: one step on the operator's word, past planner and log.
 //!
 //! It asks for two things: the operator's key, and a capability for just this step with the audience
-//! [`EXECUTE`], good for one use whatever restarts in between. The step runs in a workspace of its own that is removed
-//! when it has ended, on the same engine and in the same places as the steps of tasks. Who hangs up has it killed.
+//! [`EXECUTE`], good for one use whatever restarts in between. The step runs in an empty workspace of its own, on the same engine and in the same places as the steps of tasks. Who hangs up has it killed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -170,7 +169,7 @@ impl Endpoint {
             outcome: &outcome,
             ended_at: OffsetDateTime::now_utc(),
         };
-        let result = report::event(task_id, &dispatched, &outcome)
+        let result = report::event(task_id, &dispatched, &outcome, None)
             .ok()
             .and_then(|event| self.engine.notary.sign(&case, &event, None).ok())
             .and_then(|signed| serde_json::from_slice(signed.event.body()).ok());
@@ -223,10 +222,6 @@ impl Endpoint {
         let place = Arc::clone(&self.engine.places).try_acquire_owned();
         let place = place
             .map_err(|_| unavailable(&"as many steps run as may; ask again with the same token"))?;
-        let scratch = self.engine.workspaces.scratch();
-        let workspace = scratch.and_then(|scratch| Ok((scratch.open()?, scratch)));
-        let (workspace, scratch) = workspace
-            .map_err(|error| unavailable(&format!("no workspace can be made: {error}")))?;
         match self.engine.claims.spend(&grant.id).await {
             Ok(Claimed::Now(_)) => {}
             Ok(Claimed::Before { .. }) => {
@@ -242,14 +237,9 @@ impl Endpoint {
         let engine = Arc::clone(&self.engine);
         let running = self.working.spawn_on(
             async move {
-                let workspace = Arc::new(workspace);
                 let outcome = engine
-                    .execute(assignment, workspace, Recorded::new(), &cancel)
+                    .execute(assignment, Arc::default(), Recorded::new(), &cancel)
                     .await;
-                let removed = tokio::task::spawn_blocking(move || drop(scratch)).await;
-                if let Err(error) = removed {
-                    tracing::warn!(%error, "the operator's workspace was not removed; the next start does");
-                }
                 drop(place);
                 outcome
             },

@@ -29,10 +29,12 @@ pub struct Metrics {
     pub conflicts: IntCounter,
     /// Steps killed because of a cancel.
     pub cancels: IntCounter,
-    /// Workspaces laid out.
-    pub workspaces: IntCounter,
-    /// Workspaces of ended tasks removed.
-    pub workspaces_removed: IntCounter,
+    /// Snapshots of workspaces stored.
+    pub snapshots: IntCounter,
+    /// Snapshots of workspaces read from the store.
+    pub snapshots_read: IntCounter,
+    /// Snapshots of ended tasks removed.
+    pub snapshots_removed: IntCounter,
     /// From the start of a step to its end.
     pub step_seconds: Histogram,
     /// From taking a delivery until its result is on record.
@@ -107,10 +109,14 @@ impl Metrics {
             )?,
             conflicts: counter("conflicts_total", "Appends that found the task moved on")?,
             cancels: counter("cancels_total", "Steps killed because of a cancel")?,
-            workspaces: counter("workspaces_total", "Workspaces laid out")?,
-            workspaces_removed: counter(
-                "workspaces_removed_total",
-                "Workspaces of ended tasks removed",
+            snapshots: counter("snapshots_total", "Snapshots of workspaces stored")?,
+            snapshots_read: counter(
+                "snapshots_read_total",
+                "Snapshots of workspaces read from the store",
+            )?,
+            snapshots_removed: counter(
+                "snapshots_removed_total",
+                "Snapshots of ended tasks removed",
             )?,
             step_seconds: histogram("step_seconds", "From the start of a step to its end")?,
             delivery_seconds: histogram(

@@ -13,8 +13,6 @@ pub struct Settings {
     pub host: IpAddr,
     /// Port of the same; 0 takes a free one, which is logged.
     pub port: u16,
-    /// Directory of the tasks' workspaces.
-    pub workspaces: PathBuf,
     /// A policy in the place of the built-in one.
     pub policy: Option<PathBuf>,
     /// The public key of the orchestrator, which verifies capabilities; without it the executor does not start.
@@ -23,7 +21,7 @@ pub struct Settings {
     pub receipt_key_file: Option<PathBuf>,
     /// The key that `/api/v1/execute` asks for; without it nobody is let in there.
     pub operator_key_file: Option<PathBuf>,
-    /// How long the workspace of an ended task is kept, seconds.
+    /// How long the snapshots of an ended task's workspace are kept, seconds.
     pub workspace_retention_seconds: u64,
     /// Steps that run at the same time; 0 is two for each core.
     pub concurrency: usize,
@@ -40,7 +38,6 @@ impl Default for Settings {
         Self {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 8003,
-            workspaces: PathBuf::from(".octo/workspaces"),
             policy: None,
             capability_public_key_file: None,
             receipt_key_file: None,

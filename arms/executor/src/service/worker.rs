@@ -3,7 +3,6 @@
 //! A host without a sandbox is no outage here: a step that needs one fails with SANDBOX_UNAVAILABLE on record, which the
 //! saga tries again as its policy allows, and file steps go on.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +17,10 @@ use tokio_util::task::TaskTracker;
 use super::cancel::Running;
 use super::claim::ClaimError;
 use super::engine::Engine;
-use super::files::FilesError;
 use super::notary::Unsigned;
 use super::record::{Record, Unrecorded};
 use super::replay::Dispatches;
+use super::snapshots::SnapshotError;
 use super::standing::Attempt;
 
 /// The arm of the steps that are ours.
@@ -63,11 +62,9 @@ pub(super) enum Trouble {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
-    Files(#[from] FilesError),
+    Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    #[error("the workspace could not be opened: {0}")]
-    Workspace(std::io::Error),
     #[error(transparent)]
     Payload(#[from] SchemaViolation),
     #[error(transparent)]
@@ -82,9 +79,8 @@ impl Trouble {
     fn label(&self) -> &'static str {
         match self {
             Self::Read(_) => "read",
-            Self::Files(_) => "files",
+            Self::Snapshot(_) => "snapshot",
             Self::Claim(_) => "claim",
-            Self::Workspace(_) => "workspace",
             Self::Payload(_) => "payload",
             Self::Unsigned(_) => "unsigned",
             Self::Stopping => "stopping",
@@ -98,6 +94,7 @@ impl From<Unrecorded> for Trouble {
         match unrecorded {
             Unrecorded::Read(error) => Self::Read(error),
             Unrecorded::Unsigned(error) => Self::Unsigned(error),
+            Unrecorded::Payload(violation) => Self::Payload(violation),
             Unrecorded::Stopping => Self::Stopping,
         }
     }
@@ -108,11 +105,9 @@ impl From<Trouble> for Unhandled {
         let text = trouble.to_string();
         match trouble {
             Trouble::Read(error) => error.into(),
-            Trouble::Files(FilesError::Unavailable(_)) => down("artifacts", text),
-            Trouble::Files(FilesError::Corrupt(_)) => Self::Failed(format!("Corrupt: {text}")),
+            Trouble::Snapshot(SnapshotError::Unavailable(_)) => down("artifacts", text),
+            Trouble::Snapshot(_) => Self::Failed(format!("Corrupt: {text}")),
             Trouble::Claim(_) => down("claims", text),
-            Trouble::Workspace(error) if is_of_the_host(&error) => down("workspaces", text),
-            Trouble::Workspace(_) => Self::Failed(format!("Workspace: {text}")),
             Trouble::Payload(violation) | Trouble::Unsigned(Unsigned::Payload(violation)) => {
                 violation.into()
             }
@@ -133,14 +128,6 @@ fn down(dependency: &'static str, reason: String) -> Unhandled {
     Unavailable { dependency, reason }.into()
 }
 
-/// Whether every task would meet the same: the disk is full, or can't be written.
-fn is_of_the_host(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
-    )
-}
-
 /// Handles deliveries of `step.dispatched`.
 pub struct Worker {
     pub(super) bus: Bus,
@@ -156,13 +143,7 @@ impl Worker {
     #[must_use]
     pub fn new(bus: Bus, engine: Arc<Engine>) -> Self {
         let log = Log::new(bus.clone(), ARM);
-        let record = Record::new(
-            bus.clone(),
-            log.clone(),
-            Arc::clone(&engine.notary),
-            engine.metrics.clone(),
-            engine.abandon.clone(),
-        );
+        let record = Record::new(log.clone(), Arc::clone(&engine));
         Self {
             bus,
             log,

@@ -209,16 +209,12 @@ fn read(archive: &mut Archive<impl Read>, caps: &Caps) -> Result<(Tree, LeftOut)
             }
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
-                match std::str::from_utf8(&target) {
-                    Ok(target) if path.may_link_to(target) => {
-                        let target = target.to_owned();
-                        Kind::Symlink { target }
-                    }
-                    _ => {
-                        left_out.note(&name, "leads out of the workspace");
-                        continue;
-                    }
-                }
+                let target = std::str::from_utf8(&target).ok();
+                let Some(target) = target.and_then(|target| path.link_target(target)) else {
+                    left_out.note(&name, "leads out of the workspace");
+                    continue;
+                };
+                Kind::Symlink { target }
             }
             EntryType::Link => {
                 left_out.note(&name, "is a hard link");

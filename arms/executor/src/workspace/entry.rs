@@ -63,11 +63,11 @@ impl TryFrom<EntryForm> for Entry {
                 mode: form.mode.unwrap_or(Mode::DIRECTORY),
             },
             (EntryType::Symlink, Some(target)) if !has_content && form.mode.is_none() => {
-                if !path.may_link_to(&target) {
-                    return Err(format!(
+                let target = path.link_target(&target).ok_or_else(|| {
+                    format!(
                         "{path}: the target {target:?} is not of the form ../…/name inside the workspace"
-                    ));
-                }
+                    )
+                })?;
                 Kind::Symlink { target }
             }
             _ => {

@@ -1,10 +1,5 @@
-//! Paths of the workspace, and the one way to open them.
+//! Paths of the workspace.
 
-use std::os::fd::{AsFd, OwnedFd};
-
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, mkdirat};
 use serde::{Deserialize, Serialize};
 
 /// Characters of a path, at most.
@@ -50,27 +45,26 @@ impl WorkspacePath {
         self.0.split('/').count()
     }
 
-    /// Whether a link here with this target can only lead to the workspace: some `..`, not more than the link is deep,
-    /// then names. A `..` after a name is refused, because the name may be a link itself and `..` would then start
-    /// elsewhere.
+    /// The target without what it need not have (`a//./b/` is `a/b`), if a link here with this target can only lead to the
+    /// workspace: some `..`, not more than the link is deep, then names. A `..` after a name is refused, because the name
+    /// may be a link itself and `..` would then start elsewhere.
     #[must_use]
-    pub fn may_link_to(&self, target: &str) -> bool {
+    pub fn link_target(&self, target: &str) -> Option<String> {
         if target.len() > 1024 || target.contains('\0') || target.starts_with('/') {
-            return false;
+            return None;
         }
         let components: Vec<&str> = target
             .split('/')
-            .filter(|component| !component.is_empty())
+            .filter(|component| !matches!(*component, "" | "."))
             .collect();
         let ascents = components
             .iter()
             .take_while(|&&component| component == "..")
             .count();
-        !components.is_empty()
+        let stays_inside = !components.is_empty()
             && ascents < self.depth()
-            && components[ascents..]
-                .iter()
-                .all(|component| !matches!(*component, ".." | "."))
+            && !components[ascents..].contains(&"..");
+        stays_inside.then(|| components.join("/"))
     }
 }
 
@@ -108,64 +102,6 @@ impl From<WorkspacePath> for String {
     fn from(path: WorkspacePath) -> Self {
         path.0
     }
-}
-
-/// Opens a path strictly beneath a directory: no symbolic link is followed, neither on the way nor at the end, and
-/// no mount is crossed, whatever a step running at the same time does to the directory (`openat2(2)`).
-///
-/// # Errors
-/// `ELOOP` for a symbolic link, `EXDEV` for an escape, and all of `open(2)`.
-pub(crate) fn open_beneath(
-    root: impl AsFd,
-    path: &str,
-    flags: OFlag,
-    mode: Mode,
-) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
-        .mode(mode)
-        .resolve(
-            ResolveFlag::RESOLVE_BENEATH
-                | ResolveFlag::RESOLVE_NO_SYMLINKS
-                | ResolveFlag::RESOLVE_NO_MAGICLINKS
-                | ResolveFlag::RESOLVE_NO_XDEV,
-        );
-    openat2(root, path, how)
-}
-
-/// Opens a directory beneath another.
-pub(crate) fn open_directory(root: impl AsFd, path: &str) -> nix::Result<OwnedFd> {
-    open_beneath(
-        root,
-        path,
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY,
-        Mode::empty(),
-    )
-}
-
-/// Opens a directory beneath another and makes what is missing on the way; `made` is told of each new directory.
-pub(crate) fn make_directories(
-    root: impl AsFd,
-    path: &str,
-    mode: Mode,
-    mut made: impl FnMut(&OwnedFd) -> nix::Result<()>,
-) -> nix::Result<OwnedFd> {
-    let mut current = root
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|_| Errno::EMFILE)?;
-    for name in path.split('/') {
-        let is_new = match mkdirat(&current, name, mode) {
-            Ok(()) => true,
-            Err(Errno::EEXIST) => false,
-            Err(errno) => return Err(errno),
-        };
-        current = open_directory(&current, name)?;
-        if is_new {
-            made(&current)?;
-        }
-    }
-    Ok(current)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, MAX_CONTENT_BYTES, MAX_ENTRIES};
 use super::path::WorkspacePath;
@@ -39,7 +40,7 @@ pub enum Kind {
         /// All of it.
         content: Bytes,
     },
-    /// A symbolic link that can only lead to the workspace ([`WorkspacePath::may_link_to`]).
+    /// A symbolic link that can only lead to the workspace ([`WorkspacePath::link_target`]).
     Symlink {
         /// Where it leads to, relative.
         target: String,
@@ -63,7 +64,7 @@ impl Node {
 }
 
 /// What a workspace may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Caps {
     /// Bytes, in whole pages.
     pub bytes: u64,

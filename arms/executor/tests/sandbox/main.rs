@@ -10,18 +10,19 @@ mod survivors;
 mod tools;
 mod unprivileged;
 mod view;
+mod work;
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, geteuid};
 use octollm_executor::action::Redirect;
-use octollm_executor::sandbox::namespace::Namespace;
+use octollm_executor::sandbox::namespace::{Namespace, Owner};
 use octollm_executor::sandbox::{
     HEAD_BYTES, Job, Limits, Program, Run, Sandbox, SandboxError, View,
 };
-use octollm_executor::workspace::{Owner, Workspace, Workspaces};
-use tempfile::TempDir;
+use octollm_executor::workspace::{Caps, Tree};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,15 +37,18 @@ const LIMITS: Limits = Limits {
     open_files: 256,
     file_bytes: 8 << 20,
     tmp_bytes: 4 << 20,
+    workspace: Caps {
+        bytes: 16 << 20,
+        entries: 1000,
+    },
     output_bytes: 1 << 20,
 };
 
-/// A sandbox and a workspace of its own.
+/// A sandbox, and the workspace that its last run has left.
 struct Bench {
     sandbox: Namespace,
-    workspace: Workspace,
+    workspace: Mutex<Tree>,
     limits: Limits,
-    _root: TempDir,
 }
 
 impl Bench {
@@ -54,23 +58,19 @@ impl Bench {
             uid: Uid::from_raw(65534),
             gid: Gid::from_raw(65534),
         });
-        let root = tempfile::tempdir().unwrap();
-        let workspaces = Workspaces::new(&root.path().join("workspaces"), owner).unwrap();
-        let workspace = workspaces.lay_out(Uuid::new_v4(), &[]).unwrap();
         let launcher = std::env::var_os(LAUNCHER);
         let launcher = launcher.map_or(env!("CARGO_BIN_EXE_octollm-executor").into(), Into::into);
         let sandbox = Namespace::new(launcher, owner).unwrap();
         Self {
             sandbox,
-            workspace,
+            workspace: Mutex::default(),
             limits: LIMITS,
-            _root: root,
         }
     }
 
     fn job(&self, stages: &[&[&str]]) -> Job {
         Job {
-            workspace: self.workspace.path().to_owned(),
+            workspace: self.workspace.lock().unwrap().to_tar(),
             view: View::System,
             stages: stages.iter().map(|argv| program(argv)).collect(),
             environment: Vec::new(),
@@ -84,7 +84,19 @@ impl Bench {
     }
 
     async fn run_job(&self, job: Job) -> Result<Run, SandboxError> {
-        self.sandbox.run(job, &CancellationToken::new()).await
+        let caps = job.limits.workspace;
+        let run = self.sandbox.run(job, &CancellationToken::new()).await?;
+        if let Some(archive) = &run.workspace {
+            *self.workspace.lock().unwrap() = Tree::from_tar(&**archive, &caps).unwrap().0;
+        }
+        Ok(run)
+    }
+
+    /// Content of a file in the workspace.
+    fn file(&self, path: &str) -> String {
+        let path = path.to_owned().try_into().unwrap();
+        let read = self.workspace.lock().unwrap().read(&path, 1 << 20);
+        text(&read.unwrap())
     }
 
     async fn run(&self, argv: &[&str]) -> Run {

@@ -67,7 +67,6 @@ async fn stdin_is_given_whole_or_empty() {
 #[tokio::test]
 async fn a_redirect_replaces_or_appends() {
     let bench = Bench::new();
-    let file = bench.workspace.path().join("out.txt");
     for (content, append, expected) in [
         ("one\n", false, "one\n"),
         ("2\n", false, "2\n"),
@@ -78,20 +77,17 @@ async fn a_redirect_replaces_or_appends() {
         job.redirect = Some(redirect("out.txt", append));
         let run = bench.run_job(job).await.unwrap();
         assert_eq!((run.ending, run.stdout.bytes), (Ending::Completed, 0));
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
+        assert_eq!(bench.file("out.txt"), expected);
     }
 }
 
 #[tokio::test]
-async fn a_redirect_follows_no_link_and_opens_no_fifo() {
+async fn a_redirect_follows_no_link() {
     let bench = Bench::new();
     bench
-        .shell("mkdir d; echo kept > target; ln -s target link; ln -s d dlink; ln target second; ln -s /tmp/x out")
+        .shell("mkdir d; echo kept > target; ln -s target link; ln -s d dlink")
         .await;
-    // A program of the step can't make one.
-    let fifo = bench.workspace.path().join("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    for path in ["link", "dlink/f", "fifo", "second", "out", "missing/f", "d"] {
+    for path in ["link", "dlink/f", "missing/f", "d"] {
         let mut job = bench.job(&[&["echo", "overwritten"]]);
         job.redirect = Some(redirect(path, false));
         let run = bench.run_job(job).await.unwrap();
@@ -101,10 +97,7 @@ async fn a_redirect_follows_no_link_and_opens_no_fifo() {
             run.ending
         );
     }
-    assert_eq!(
-        std::fs::read_to_string(bench.workspace.path().join("target")).unwrap(),
-        "kept\n"
-    );
+    assert_eq!(bench.file("target"), "kept\n");
 }
 
 #[tokio::test]

@@ -77,8 +77,7 @@ async fn a_step_that_outlasts_its_ack_wait_runs_once() {
         executor.metric("octollm_executor_redeliveries_total").await >= 1.0,
         "nothing was delivered twice"
     );
-    let runs = world.workspaces().join(task.id.to_string()).join("runs");
-    assert_eq!(std::fs::read_to_string(runs).unwrap(), "ran\n");
+    assert_eq!(task.file("runs").await.unwrap(), "ran\n");
 }
 
 #[tokio::test]
@@ -135,6 +134,5 @@ async fn a_step_on_record_is_not_run_again_by_a_delivery_that_calls_itself_the_f
         executor.metric("octollm_executor_redeliveries_total").await,
         0.0
     );
-    let runs = world.workspaces().join(task.id.to_string()).join("runs");
-    assert_eq!(std::fs::read_to_string(runs).unwrap(), "ran\n");
+    assert_eq!(task.file("runs").await.unwrap(), "ran\n");
 }

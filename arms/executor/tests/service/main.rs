@@ -21,6 +21,7 @@ use grant::Grant;
 use octollm_events::testing::NatsServer;
 use octollm_events::{Bus, Event, Log, NewEvent, Position};
 use octollm_executor::receipt::Key;
+use octollm_executor::workspace::{Caps, Tree};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +45,6 @@ impl World {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("capability.pub"), grant::public_key()).unwrap();
         Key::load_or_make(&home.path().join("receipt.key")).unwrap();
-        // An executor that has been given another user must reach its workspaces without passing through ours.
         Self {
             server,
             bus,
@@ -74,7 +74,6 @@ impl World {
             .env("PATH", "/usr/bin:/bin")
             .env("OCTO_NATS__URL", self.server.url())
             .env("OCTO_EXECUTOR__PORT", "0")
-            .env("OCTO_EXECUTOR__WORKSPACES", self.workspaces())
             .env(
                 "OCTO_EXECUTOR__CAPABILITY_PUBLIC_KEY_FILE",
                 self.home.path().join("capability.pub"),
@@ -101,10 +100,6 @@ impl World {
         })
         .await;
         executor
-    }
-
-    fn workspaces(&self) -> PathBuf {
-        self.home.path().join("workspaces")
     }
 
     /// Shortens the time after which the broker delivers again what an executor has not answered.
@@ -134,6 +129,20 @@ impl World {
             .unwrap();
         let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
         assert_eq!(answer["error"], Value::Null);
+    }
+
+    /// Content of an object in the artifact store.
+    async fn object(&self, name: &str) -> Option<Vec<u8>> {
+        let store = self
+            .bus
+            .jetstream()
+            .get_object_store("ARTIFACTS")
+            .await
+            .unwrap();
+        let mut object = store.get(name).await.ok()?;
+        let mut content = Vec::new();
+        object.read_to_end(&mut content).await.unwrap();
+        Some(content)
     }
 
     /// Puts a new task on record.
@@ -213,13 +222,40 @@ impl Task<'_> {
 
     /// Dispatches the first attempt of a step with whatever capability.
     async fn dispatch_with(&mut self, step: &Value, token: &str) {
-        let dispatched = json!({
+        let mut dispatched = json!({
             "plan_version": 1, "attempt": 1, "purpose": "run", "step": step, "deadline": "2999-01-01T00:00:00.000Z",
             "capability": token,
         });
         let id = step["id"].as_str().unwrap();
-        self.append("step.dispatched", &dispatched, &format!("1/{id}/1"))
-            .await;
+        let key = format!("1/{id}/1");
+        loop {
+            // As the orchestrator does: the workspace is that of the log up to here.
+            let events = self.events().await;
+            if let Some(digest) = newest(&events) {
+                dispatched["workspace"] = json!(digest);
+            }
+            let event = NewEvent::from_json("step.dispatched", &dispatched, self.id, &key).unwrap();
+            let end = events.last().unwrap().position();
+            match self.world.log.append(self.id, &event, &end).await {
+                Ok(end) => return self.end = end,
+                Err(octollm_events::AppendError::Conflict { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Content of a file in the workspace that the log names.
+    async fn file(&self, path: &str) -> Option<String> {
+        let digest = newest(&self.events().await)?;
+        let snapshot = self
+            .world
+            .object(&format!("workspace/{}/{digest}", self.id))
+            .await?;
+        let tree = Tree::from_snapshot(&*snapshot, Some(&digest), &Caps::default()).unwrap();
+        let content = tree
+            .read(&path.to_owned().try_into().unwrap(), 1 << 20)
+            .ok()?;
+        Some(String::from_utf8(content.into()).unwrap())
     }
 
     /// Waits for the step's result; gives its kind and payload.
@@ -251,6 +287,15 @@ impl Task<'_> {
         self.dispatch(id, action, fields).await;
         self.result(id).await
     }
+}
+
+/// The digest of the workspace as the log has it; none: nothing has changed it.
+fn newest(events: &[Event]) -> Option<String> {
+    let executed = events.iter().filter(|event| event.kind == "step.executed");
+    let payloads = executed.map(|event| serde_json::from_slice::<Value>(&event.body).unwrap());
+    let digests =
+        payloads.filter_map(|payload| payload["workspace"]["after"].as_str().map(str::to_owned));
+    digests.last()
 }
 
 /// A process of the executor; killed when dropped.

@@ -78,10 +78,7 @@ async fn what_was_cancelled_before_the_executor_came_is_not_run() {
     .await;
     assert_eq!(settled.results("write").await.len(), 1);
     for task in [&cancelled, &settled] {
-        assert!(
-            !world.workspaces().join(task.id.to_string()).exists(),
-            "the step was run"
-        );
+        assert_eq!(task.file("a").await, None, "the step was run");
     }
 }
 
@@ -214,7 +211,6 @@ async fn the_probes_tell_what_fails() {
     let limits = if has_groups { "cgroups" } else { "rlimits" };
     assert_eq!(sandbox["limits"], limits);
     assert_eq!(sandbox["degraded"]["memory"].is_string(), !has_groups);
-    assert!(sandbox["degraded"]["workspace_size"].is_string(), "{body}");
 
     world.server.kill();
     let (status, body) = eventually("/ready stays well", async || {
