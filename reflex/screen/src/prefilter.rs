@@ -86,7 +86,7 @@ impl Count {
                 Class::Unicode(class) => class
                     .ranges()
                     .iter()
-                    .all(|range| ('0'..='9').contains(&range.start()) && range.end() <= '9'),
+                    .all(|range| range.start().is_ascii_digit() && range.end().is_ascii_digit()),
                 Class::Bytes(_) => false,
             }),
             HirKind::Capture(capture) => Self::of(&capture.sub),

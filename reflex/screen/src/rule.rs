@@ -65,6 +65,10 @@ pub(crate) struct PiiSource {
     /// The value may be a part of a longer number, such as one with a decimal point.
     #[serde(default)]
     pub(crate) joined: bool,
+    /// Words in lower case that, right before a value, say that it is something else (`version 10.0.0.1`); words such as
+    /// `number` or `is` may stand between. Names of lists stand for their words.
+    #[serde(default)]
+    pub(crate) unless: Vec<String>,
     /// Values that are nobody's, compared without case.
     #[serde(default)]
     pub(crate) allow: Vec<String>,
@@ -253,7 +257,12 @@ impl PiiRule {
                 .iter()
                 .any(|allowed| allowed.eq_ignore_ascii_case(value))
         };
-        if ours || nobodys() || (!source.joined && is_part_of_number(text, &range)) {
+        if ours
+            || nobodys()
+            || (!source.joined && is_part_of_number(text, &range))
+            || (!source.unless.is_empty()
+                && source.unless.contains(&name_before(text, range.start)))
+        {
             return None;
         }
         if !source
@@ -321,6 +330,28 @@ fn is_part_of_number(text: &str, range: &Range<usize>) -> bool {
     let after =
         digit(range.end.checked_sub(1)) && joint(Some(range.end)) && digit(Some(range.end + 1));
     before || after
+}
+
+/// Bytes before a value in which its name is looked for.
+const NAME_REACH: usize = 32;
+
+/// The word before byte `at` that names what stands there, in lower case: words that only join the two are passed over.
+fn name_before(text: &str, at: usize) -> String {
+    let start = text.ceil_char_boundary(at.saturating_sub(NAME_REACH));
+    let line = text[start..at].rsplit(['\n', ';', OPAQUE]).next();
+    let words = line
+        .unwrap_or_default()
+        .rsplit(|character: char| !character.is_alphanumeric());
+    words
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .find(|word| {
+            !matches!(
+                word.as_str(),
+                "no" | "nr" | "number" | "num" | "id" | "is" | "to"
+            )
+        })
+        .unwrap_or_default()
 }
 
 /// Bytes of space and quotes on either side of a value that is all of a text.

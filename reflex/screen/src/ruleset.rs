@@ -127,6 +127,7 @@ impl Ruleset {
             for mut source in file.pii {
                 source.pattern = expand(&source.pattern, &file.fragments);
                 source.context = words(source.context, &file.contexts);
+                source.unless = words(source.unless, &file.contexts);
                 let rule = source.id.clone();
                 if !is_type_name(&source.kind) {
                     return Err(RulesetError::Rule {

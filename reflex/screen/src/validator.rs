@@ -101,6 +101,8 @@ pub(crate) enum Validator {
     Numbered,
     /// Token with the mark of its issuer: digits or letters of both cases, no placeholder.
     Token,
+    /// Token of capitals and digits alone: varied, no placeholder.
+    Issued,
     /// Value of a key that is random enough to be one.
     Secret,
     /// Password: no variable, no name of a placeholder.
@@ -161,6 +163,7 @@ impl Validator {
             Self::TrunkPhone => phone::trunk(candidate),
             Self::Numbered => whole(digits(candidate).len() >= 5),
             Self::Token => whole(secret::is_token(candidate)),
+            Self::Issued => whole(secret::is_issued(candidate)),
             Self::Secret => whole(secret::is_secret(candidate)),
             Self::Password => whole(secret::is_password(candidate)),
             Self::Base58check => whole(wallet::base58check(candidate)),

@@ -61,11 +61,17 @@ pub(super) fn is_token(value: &str) -> bool {
     let any = |is: fn(&u8) -> bool| value.as_bytes().iter().any(is);
     let mixed =
         any(u8::is_ascii_digit) || (any(u8::is_ascii_uppercase) && any(u8::is_ascii_lowercase));
-    let repeated = value
-        .as_bytes()
-        .windows(6)
-        .any(|run| run.iter().all(|byte| *byte == run[0]));
-    mixed && !repeated && !is_placeholder(value)
+    mixed && !is_repeated(value) && !is_placeholder(value)
+}
+
+/// Whether a token that may lack digits is one: its issuer's mark and length leave no words.
+pub(super) fn is_issued(value: &str) -> bool {
+    is_varied(value) && !is_repeated(value) && !is_placeholder(value)
+}
+
+fn is_repeated(value: &str) -> bool {
+    let mut runs = value.as_bytes().windows(6);
+    runs.any(|run| run.iter().all(|byte| *byte == run[0]))
 }
 
 /// Whether a value under a name such as `password` may be one.
