@@ -289,7 +289,7 @@ impl Grammar {
             }
         }
         if !letters.is_empty() {
-            parts.retain(|part| !(part.starts_with("[--") && !part.contains([' ', '='])));
+            parts.retain(|part| !part.starts_with("[--") || part.contains([' ', '=']));
             parts.insert(0, format!("[-{letters}]"));
         }
         parts.extend(self.operands.iter().map(Slot::to_string));
