@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use regex_automata::meta::{Config, Regex};
-use regex_automata::{Input, PatternID};
+use regex_automata::{Anchored, Input, PatternID};
 use serde::Deserialize;
 
 use crate::checksum::Checksum;
@@ -234,7 +234,7 @@ impl PiiRule {
             Some(group) => {
                 // Groups cost much more than a search, and most searches find nothing.
                 let found = self.pattern.find(input.clone())?;
-                let input = input.span(found.start()..stretch.end);
+                let input = input.span(found.range()).anchored(Anchored::Yes);
                 let mut captures = self.pattern.create_captures();
                 self.pattern.search_captures(&input, &mut captures);
                 captures.get_group(group).map(|found| found.range())
