@@ -23,7 +23,8 @@ from octollm.stack import Stack, StackOptions
 from tests.cli.conftest import Octo
 from tests.events.examples import example
 
-VECTORS = Path(__file__).parents[2] / "events" / "corpus" / "chain"
+CORPUS = Path(__file__).parents[2] / "events" / "corpus"
+VECTORS = CORPUS / "chain"
 STORY = ("task.received", "task.planned", "step.dispatched", "step.executed", "task.completed")
 Run = Callable[..., Awaitable[Result]]
 
@@ -146,7 +147,7 @@ def test_every_vector_is_told(octo: Octo, path: Path) -> None:
     wanted = json.loads(path.with_suffix(".report.json").read_text())
     result = octo("verify", "--all", "--file", str(path), "--json")
     reports = [json.loads(line) for line in result.stdout.splitlines()]
-    assert reports == [task | {"signed": False} for task in wanted["tasks"]]
+    assert reports == [task | {"signed": False, "receipts": None} for task in wanted["tasks"]]
     told = octo("verify", "--all", "--file", str(path))
     assert told.exit_code == result.exit_code == (Exit.DONE if wanted["intact"] else Exit.FAILED)
     for task in wanted["tasks"]:
@@ -171,6 +172,37 @@ def test_what_is_no_export_is_named_by_its_line(octo: Octo, tmp_path: Path, cont
     result = octo("verify", "--file", "x.jsonl")
     assert result.exit_code == Exit.USAGE
     assert "line 8 is no exported message" in result.stderr
+
+
+def test_receipts_are_verified_where_there_is_a_key(octo: Octo, tmp_path: Path) -> None:
+    """Real events with real receipts: by the key of the data directory, by one that is named, and by none."""
+    messages = (CORPUS / "receipt" / "messages.jsonl").read_text()
+    Path("log.jsonl").write_text(messages)
+    key = json.loads((CORPUS / "receipt" / "cases.json").read_bytes())["public_key"]
+    Path("own.pub").write_text(f"{key}\n")
+    Path("other.pub").write_text("ed25519/c3dcddbab58c6e22b159a1b3df9c5ddab3f2f9e9b4c549aeb67206d29d19cdb1\n")
+    none = octo("verify", "--file", "log.jsonl")
+    assert none.exit_code == Exit.DONE
+    assert "receipts not verified: no public key is at hand" in none.stdout
+    named = octo("verify", "--file", "log.jsonl", "--receipt-key", "own.pub")
+    assert named.exit_code == Exit.DONE
+    for said in ("receipts verified 3 of 3", "receipts verified 5 of 5: whoever", "sign anything", "host's kernel"):
+        assert said in named.stdout
+    one = octo("verify", json.loads(messages.splitlines()[0])["headers"]["ce-subject"], "--file", "log.jsonl", "--json")
+    assert json.loads(one.stdout)["receipts"] is None
+    foreign = octo("verify", "--file", "log.jsonl", "--receipt-key", "other.pub")
+    assert foreign.exit_code == Exit.FAILED
+    assert "receipts verified 0 of 5" in foreign.stdout
+    assert "#6 UNKNOWN_KEY  the result has a receipt of a key that is not at hand: key " in foreign.stdout
+    Path(".octo/keys").mkdir(parents=True)
+    Path("own.pub").rename(".octo/keys/receipt.pub")
+    lines = messages.splitlines(keepends=True)
+    Path("removed.jsonl").write_text("".join(lines[:5] + lines[6:]))
+    removed = octo("verify", "--file", "removed.jsonl", "--json")
+    assert removed.exit_code == Exit.FAILED
+    first = json.loads(removed.stdout.splitlines()[0])["receipts"]
+    assert (first["results"], first["verified"]) == (2, 1)
+    assert [(finding["seq"], finding["code"]) for finding in first["findings"]] == [(8, "BROKEN_CHAIN")]
 
 
 def test_wrong_usage(octo: Octo, tmp_path: Path) -> None:
@@ -252,6 +284,6 @@ async def test_a_person_sees_how_far_it_is(nats_url: str, nats: bus.Client, task
     shown = StringIO()
     terminal.err = Console(file=shown, force_terminal=True, width=100)
     terminal.out = Console(file=StringIO(), width=200)
-    exit_code = await asyncio.to_thread(verify_log, terminal, NatsSettings(url=nats_url), task_id)
+    exit_code = await asyncio.to_thread(verify_log, terminal, NatsSettings(url=nats_url), task_id, None)
     assert exit_code == Exit.DONE
     assert "5/5" in shown.getvalue()

@@ -241,9 +241,13 @@ class _Task:
         payload = _parsed(message.body)
         match payload:
             case {"step": {"arm": str() as arm, "action": action}} if "ce-id" in message.headers:
+                try:
+                    digest = _sha256(canonical(action))
+                except RecursionError:
+                    return  # no action that anybody has dispatched
                 self._dispatches[message.headers["ce-id"]] = _Dispatch(
                     arm=arm,
-                    action=_sha256(canonical(action)),
+                    action=digest,
                     hash=event_hash(message.subject, message.headers, message.body),
                 )
 

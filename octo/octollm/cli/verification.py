@@ -1,4 +1,4 @@
-"""Whether the chains of the log, or of an export, hold; told for people and for machines."""
+"""Whether the chains of the log, or of an export, hold, and its receipts; told for people and for machines."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
+from octollm.cli import receipts
 from octollm.cli.failure import Exit, Failure
 from octollm.cli.log_export import recorded, stored
 from octollm.cli.terminal import Terminal, printable
-from octollm.events.chain import Chains, Code, Finding, TaskReport
+from octollm.events.chain import Chains, Code, Finding, Message, TaskReport
 from octollm.events.config import NatsSettings
+from octollm.events.receipt import PublicKeys, Receipts
+from octollm.events.receipt import TaskReport as ReceiptReport
 
 UNSIGNED = (
     "chain intact, unsigned: a cut tail, a changed last event or a wholly rewritten chain can't be seen; "
@@ -42,37 +45,72 @@ _WITNESS = {
 }
 
 
-def verify_log(terminal: Terminal, nats: NatsSettings, task_id: str | None) -> int:
+NO_KEY = "receipts not verified: no public key is at hand; name it with --receipt-key (keys/receipt.pub of the stack)"
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What holds of one task: its chain, and its receipts where there is a key to verify them with."""
+
+    chain: TaskReport
+    receipts: ReceiptReport | None
+
+    @property
+    def holds(self) -> bool:
+        """Nothing was found in either."""
+        return self.chain.intact and not (self.receipts and self.receipts.findings)
+
+
+class Check:
+    """Chains and receipts of all tasks, taken message by message."""
+
+    def __init__(self, keys: PublicKeys | None) -> None:
+        self.has_keys = keys is not None
+        self._chains = Chains()
+        self._receipts = Receipts(keys) if keys is not None else None
+
+    def take(self, message: Message) -> None:
+        """The next stored message."""
+        self._chains.take(message)
+        if self._receipts is not None:
+            self._receipts.take(message)
+
+    def tasks(self) -> Iterator[Checked]:
+        """Task by task, in the order of their first messages."""
+        if self._receipts is None:
+            return (Checked(chain, None) for chain in self._chains.reports())
+        return (Checked(*both) for both in zip(self._chains.reports(), self._receipts.reports(), strict=True))
+
+
+def verify_log(terminal: Terminal, nats: NatsSettings, task_id: str | None, keys: PublicKeys | None) -> int:
     """Checks one task or, for None, the whole log as it is now; the exit code. Raises Failure."""
-    chains = asyncio.run(_read(terminal, nats, task_id))
+    check = asyncio.run(_read(terminal, nats, task_id, Check(keys)))
     if task_id is None:
-        return _tell_all(terminal, chains)
-    return _tell_one(terminal, next(chains.reports(), None), task_id, "the log")
+        return _tell_all(terminal, check)
+    return _tell_one(terminal, next(check.tasks(), None), task_id, "the log")
 
 
-def verify_file(terminal: Terminal, path: Path, task: str | None) -> int:
+def verify_file(terminal: Terminal, path: Path, task: str | None, keys: PublicKeys | None) -> int:
     """Checks an export: one of its tasks, by a beginning of its id, or all; the exit code. Raises Failure."""
-    chains = Chains()
+    check = Check(keys)
     for message in recorded(path):
-        chains.take(message)
+        check.take(message)
     if task is None:
-        return _tell_all(terminal, chains)
-    found = [report for report in chains.reports() if report.task_id.startswith(task.strip().lower())]
+        return _tell_all(terminal, check)
+    found = [checked for checked in check.tasks() if checked.chain.task_id.startswith(task.strip().lower())]
     if len(found) > 1:
-        ids = ", ".join(printable(report.task_id) for report in found[:5])
+        ids = ", ".join(printable(checked.chain.task_id) for checked in found[:5])
         raise Failure.usage(f"{len(found)} tasks in {path} begin with {task}: {ids}", "give more of the id")
     return _tell_one(terminal, next(iter(found), None), task, str(path))
 
 
-async def _read(terminal: Terminal, nats: NatsSettings, task_id: str | None) -> Chains:
-    """Messages pass through one by one: what is kept of a task is bounded."""
-    chains = Chains()
+async def _read(terminal: Terminal, nats: NatsSettings, task_id: str | None, check: Check) -> Check:
+    """Messages pass through one by one: none is kept."""
     with _progress(terminal) as advance:
         async with contextlib.aclosing(stored(nats, f"*.*.{task_id}" if task_id else ">")) as messages:
             async for message, behind in messages:
-                chains.take(message)
+                check.take(message)
                 advance(behind)
-    return chains
+    return check
 
 
 @contextlib.contextmanager
@@ -96,52 +134,66 @@ def _progress(terminal: Terminal) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
-def _tell_one(terminal: Terminal, report: TaskReport | None, task: str, where: str) -> int:
-    if report is None:
+def _tell_one(terminal: Terminal, checked: Checked | None, task: str, where: str) -> int:
+    if checked is None:
         # Not the code's usual exit code, which here means a broken chain.
         hint = "`octo ls` lists the tasks"
         message = f"{where} holds nothing about this task"
         raise Failure(message, hint, Exit.USAGE, code="NOT_FOUND", task_id=task)
     if terminal.as_json:
-        terminal.document(_document(report))
-        return _exit(report.intact)
-    terminal.print(_head(report))
-    if report.intact:
+        terminal.document(_document(checked))
+        return _exit(checked.holds)
+    _tell(terminal, checked)
+    if checked.chain.intact:
         terminal.print(f"  {UNSIGNED}")
-    else:
-        terminal.print(_findings(report))
-    return _exit(report.intact)
+    if checked.receipts is None:
+        terminal.print(f"  {NO_KEY}")
+    elif checked.receipts.verified:
+        terminal.print(f"  {receipts.LIMITS}")
+    return _exit(checked.holds)
 
 
-def _tell_all(terminal: Terminal, chains: Chains) -> int:
-    tasks = events = broken = 0
-    for report in chains.reports():
-        tasks, events, broken = tasks + 1, events + report.events, broken + (not report.intact)
+def _tell_all(terminal: Terminal, check: Check) -> int:
+    tasks = events = broken = results = verified = 0
+    holds = True
+    for checked in check.tasks():
+        tasks, events, broken = tasks + 1, events + checked.chain.events, broken + (not checked.chain.intact)
+        holds = holds and checked.holds
+        if checked.receipts:
+            results, verified = results + checked.receipts.results, verified + checked.receipts.verified
         if terminal.as_json:
-            terminal.line(_document(report))
-            continue
-        terminal.print(_head(report))
-        if not report.intact:
-            terminal.print(_findings(report))
+            terminal.line(_document(checked))
+        else:
+            _tell(terminal, checked)
     if terminal.as_json:
-        return _exit(not broken)
+        return _exit(holds)
     if not tasks:
         terminal.note("there is no event to verify")
-    elif broken:
+        return _exit(holds)
+    if broken:
         terminal.print(f"{broken} of {tasks} task(s) broken, {events} event(s) checked")
     else:
         terminal.print(f"{tasks} task(s), {events} event(s): {UNSIGNED}")
-    return _exit(not broken)
+    terminal.print(f"receipts verified {verified} of {results}: {receipts.LIMITS}" if check.has_keys else NO_KEY)
+    return _exit(holds)
 
 
-def _exit(intact: bool) -> int:
-    return Exit.DONE if intact else Exit.FAILED
+def _tell(terminal: Terminal, checked: Checked) -> None:
+    terminal.print(_head(checked.chain))
+    if not checked.chain.intact:
+        terminal.print(_findings(checked.chain))
+    if checked.receipts and checked.receipts.results:
+        terminal.print(receipts.told(checked.receipts))
 
 
-def _document(report: TaskReport) -> dict[str, Any]:
+def _exit(holds: bool) -> int:
+    return Exit.DONE if holds else Exit.FAILED
+
+
+def _document(checked: Checked) -> dict[str, Any]:
     """The report for machines; `signed` says what an intact chain does not prove."""
-    document: dict[str, Any] = msgspec.to_builtins(report)
-    return document | {"signed": False}
+    document: dict[str, Any] = msgspec.to_builtins(checked.chain)
+    return document | {"signed": False, "receipts": receipts.document(checked.receipts)}
 
 
 def _head(report: TaskReport) -> Text:
