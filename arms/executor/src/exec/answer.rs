@@ -195,7 +195,10 @@ impl Answer {
             stdout: out.0,
             stderr: err.0,
             lossy: out.1 || err.1,
-            truncated: stdout.is_truncated() || stderr.is_truncated(),
+            // What was killed for its output had more to say, even where all that came was kept.
+            truncated: code == Some(ErrorCode::OutputLimit)
+                || stdout.is_truncated()
+                || stderr.is_truncated(),
             bytes: Bytes {
                 stdout: stdout.bytes,
                 stderr: stderr.bytes,
