@@ -84,7 +84,7 @@ impl Host {
     /// A workspace for several requests.
     pub fn task_space(&self, marker: &str) -> Space {
         let task = format!("task-{marker}").parse().unwrap();
-        Space::open(&self.data(), Some(&task), super::owner()).unwrap()
+        Space::open(&self.data(), Some(&task)).unwrap()
     }
 
     /// The text with what it names of this host.

@@ -16,9 +16,8 @@ use futures::stream;
 use nix::unistd::{Gid, Uid, geteuid};
 use octollm_executor::exec::{Admission, Answer, Engine, Request, Space};
 use octollm_executor::policy::Policy;
-use octollm_executor::sandbox::namespace::Namespace;
+use octollm_executor::sandbox::namespace::{Namespace, Owner};
 use octollm_executor::sandbox::{Layer, Sandbox};
-use octollm_executor::workspace::Owner;
 use tokio_util::sync::CancellationToken;
 
 use case::Case;
@@ -120,7 +119,7 @@ async fn run_all(backend: Backend, admission: Admission) {
 /// The layers that a program is really run in here: some cases need one.
 async fn layers(backend: Backend) -> Vec<Layer> {
     let directory = tempfile::tempdir().unwrap();
-    let space = Space::open(directory.path(), None, owner()).unwrap();
+    let space = Space::open(directory.path(), None).unwrap();
     let sandbox = Recording::new(backend.sandbox());
     let engine = Engine::new(
         Policy::load(None).unwrap(),
@@ -168,7 +167,7 @@ impl Sandbox for Recording {
 async fn run(case: &Case, engine: &Engine, host: &Host, admission: Admission) -> Vec<String> {
     let never = CancellationToken::new();
     let marker = host.marker();
-    let own = Space::open(&host.data(), None, owner()).unwrap();
+    let own = Space::open(&host.data(), None).unwrap();
     let ask = |request: String, space| {
         let never = &never;
         async move {
