@@ -96,16 +96,19 @@ const CALLS: [(&[&str], u8, &str); 59] = [
 #[tokio::test]
 async fn every_command_of_the_policy_works() {
     let policy = Policy::load(None).unwrap();
-    let offered: BTreeSet<&str> = policy.commands().collect();
+    // Whatever this host lacks is listed and not offered.
+    let missing: BTreeSet<&str> = policy.missing().keys().map(String::as_str).collect();
+    let listed: BTreeSet<&str> = policy.commands().chain(missing.iter().copied()).collect();
     let called: BTreeSet<&str> = CALLS.iter().map(|(argv, ..)| argv[0]).collect();
-    assert_eq!(called, offered, "the table is not that of the policy");
+    assert_eq!(called, listed, "the table is not that of the policy");
 
     let bench = Bench::new();
     bench
         .shell("printf '3\\n1\\n2\\n' > a; touch empty; echo abc > word; touch -d 2000-01-01 word; echo '{\"a\": [1]}' > json; printf '6*7\\nquit\\n' > sum")
         .await;
     let mut others = Vec::new();
-    for (argv, code, printed) in CALLS {
+    let present = |argv: &[&str]| argv.iter().all(|word| !missing.contains(word));
+    for (argv, code, printed) in CALLS.into_iter().filter(|(argv, ..)| present(argv)) {
         let command = Command {
             pipeline: vec![argv.iter().map(|&argument| argument.to_owned()).collect()],
             stdin: None,

@@ -16,7 +16,7 @@ from msgspec import UNSET
 from octollm.events.carrier import TaskReceived
 from octollm.planner.llm import wire
 from octollm.planner.llm.provider import Message
-from octollm.planner.programs import PROGRAMS
+from octollm.planner.programs import SYNOPSES
 from octollm.planner.recipes import book
 from octollm.planner.validation import Violation
 
@@ -46,7 +46,8 @@ A criterion is one of:
 path reads a file, step reads the recorded output of an earlier command step, both null the step's own output. A check
 has no output and no exit code of its own, so its criteria name a path or a step.
 
-Programs: {" ".join(PROGRAMS)}.
+Programs, and all that each takes ([] is optional, … repeats, [-abc] are the switches -a -b -c; no abbreviations):
+{chr(10).join(SYNOPSES.values())}
 Nothing else runs: no shell, no interpreter, no network. Every path is relative to the workspace, without "..".
 The last command step prints the answer to the goal. At least one criterion checks the result itself, not just that a
 program ran. Text like [EMAIL_1] stands for something withheld: copy it as it is.
