@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::view::OPAQUE;
 
 /// Strings that a part of a pattern may stand for before it is taken as open.
-const MAX_STRINGS: usize = 64;
+const MAX_STRINGS: usize = 160;
 
 /// What every match of a pattern contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(crate) struct Needs {
     pub(crate) digits: bool,
     /// Digits in all, and without a break.
     count: Count,
+    /// Letters and digits without a break.
+    word: usize,
     /// Longest match, bytes.
     pub(crate) max_length: usize,
 }
@@ -46,7 +48,8 @@ impl Needs {
         Self {
             literals,
             digits: sets.iter().any(|set| set & !DIGITS == 0),
-            count: Count::of(pattern),
+            count: Count::of(pattern, u8::is_ascii_digit),
+            word: Count::of(pattern, u8::is_ascii_alphanumeric).run,
             sets,
             max_length: pattern.properties().maximum_len().unwrap_or(usize::MAX / 4),
         }
@@ -55,12 +58,13 @@ impl Needs {
     /// Whether the characters of a text allow a match.
     pub(crate) fn met_by(&self, hits: &Hits) -> bool {
         hits.longest_number >= self.count.run
+            && hits.longest_word >= self.word
             && hits.densest(self.max_length) >= self.count.all
             && self.sets.iter().all(|set| set & hits.characters.0 != 0)
     }
 }
 
-/// Fewest digits that a match of a pattern has.
+/// Fewest characters of a kind, such as digits, that a match of a pattern has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     /// In all.
@@ -71,27 +75,33 @@ struct Count {
     head: usize,
     /// In the run that it ends with.
     tail: usize,
-    /// Nothing but digits.
+    /// Nothing else.
     pure: bool,
 }
 
 impl Count {
-    fn of(pattern: &Hir) -> Self {
+    fn of(pattern: &Hir, is_counted: fn(&u8) -> bool) -> Self {
         match pattern.kind() {
             HirKind::Empty | HirKind::Look(_) => Self::pure(0),
             HirKind::Literal(literal) => literal.0.iter().fold(Self::pure(0), |count, byte| {
-                count.then(Self::character(byte.is_ascii_digit()))
+                count.then(Self::character(is_counted(byte)))
             }),
-            HirKind::Class(class) => Self::character(match class {
-                Class::Unicode(class) => class
+            HirKind::Class(Class::Unicode(class)) => {
+                let mut ends = class
                     .ranges()
                     .iter()
-                    .all(|range| range.start().is_ascii_digit() && range.end().is_ascii_digit()),
-                Class::Bytes(_) => false,
-            }),
-            HirKind::Capture(capture) => Self::of(&capture.sub),
+                    .map(|range| (range.start(), range.end()));
+                Self::character(ends.all(|(start, end)| {
+                    // Letters that fold to ASCII are ASCII by the time a rule sees them.
+                    let folds = start == end && matches!(start, '\u{17F}' | '\u{212A}');
+                    let counted = |code| u8::try_from(code).is_ok_and(|byte| is_counted(&byte));
+                    folds || (end.is_ascii() && (u32::from(start)..=u32::from(end)).all(counted))
+                }))
+            }
+            HirKind::Class(Class::Bytes(_)) => Self::default(),
+            HirKind::Capture(capture) => Self::of(&capture.sub, is_counted),
             HirKind::Repetition(repetition) => {
-                let one = Self::of(&repetition.sub);
+                let one = Self::of(&repetition.sub, is_counted);
                 match repetition.min {
                     0 => Self::pure(0).or(one),
                     min if one.pure => Self::pure(one.all * min as usize),
@@ -101,29 +111,29 @@ impl Count {
                     },
                 }
             }
-            HirKind::Concat(parts) => parts
-                .iter()
-                .fold(Self::pure(0), |count, part| count.then(Self::of(part))),
+            HirKind::Concat(parts) => parts.iter().fold(Self::pure(0), |count, part| {
+                count.then(Self::of(part, is_counted))
+            }),
             HirKind::Alternation(parts) => parts
                 .iter()
-                .map(Self::of)
+                .map(|part| Self::of(part, is_counted))
                 .reduce(Self::or)
                 .unwrap_or_default(),
         }
     }
 
-    const fn pure(digits: usize) -> Self {
+    const fn pure(count: usize) -> Self {
         Self {
-            all: digits,
-            run: digits,
-            head: digits,
-            tail: digits,
+            all: count,
+            run: count,
+            head: count,
+            tail: count,
             pure: true,
         }
     }
 
-    fn character(is_digit: bool) -> Self {
-        if is_digit {
+    fn character(is_counted: bool) -> Self {
+        if is_counted {
             Self::pure(1)
         } else {
             Self::default()
@@ -420,6 +430,8 @@ pub(crate) struct Hits {
     digits: Vec<Range<usize>>,
     /// Digits of the longest run of them.
     longest_number: usize,
+    /// Letters and digits of the longest run of them, ASCII.
+    longest_word: usize,
     /// Most digits in a stretch of each of the lengths of [`STRETCHES`], and in all.
     densest: [usize; STRETCHES.len() + 1],
     characters: Characters,
@@ -434,6 +446,7 @@ impl Literals {
             words: Vec::new(),
             digits: digits(&positions),
             longest_number: longest_run(&positions),
+            longest_word: longest_word(text),
             densest: densest(&positions),
             characters: Characters::of(text),
         };
@@ -557,6 +570,11 @@ fn digits(positions: &[usize]) -> Vec<Range<usize>> {
 fn longest_run(positions: &[usize]) -> usize {
     let runs = positions.chunk_by(|at, next| at + 1 == *next);
     runs.map(<[usize]>::len).max().unwrap_or(0)
+}
+
+fn longest_word(text: &str) -> usize {
+    let words = text.as_bytes().split(|byte| !byte.is_ascii_alphanumeric());
+    words.map(<[u8]>::len).max().unwrap_or(0)
 }
 
 fn densest(positions: &[usize]) -> [usize; STRETCHES.len() + 1] {
@@ -699,9 +717,15 @@ mod tests {
             ("A12b3[0-9]", 4, 2),
             ("x?[0-9]{2}y?", 2, 2),
         ] {
-            let count = Count::of(&regex_syntax::parse(pattern).expect("parses"));
+            let count = Count::of(
+                &regex_syntax::parse(pattern).expect("parses"),
+                u8::is_ascii_digit,
+            );
             assert_eq!((count.all, count.run), (all, run), "{pattern}");
         }
+        assert!(met("(?i)[a-z0-9]{8}", "abcdef78"));
+        assert!(!met("(?i)[a-z0-9]{8}", "ab cdef 78"));
+        assert!(met("[A-z]{4}", "a_b^"));
         assert!(met("[0-9]{3}-[0-9]{2}", "on 123-45"));
         assert!(!met("[0-9]{3}-[0-9]{2}", "12-34-56"));
         assert!(!met(
