@@ -12,7 +12,7 @@ WORKERS ?= 4
 BUILD ?= target/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-executor bench-pipeline bench-reflex clean
+.PHONY: help setup demo up test test-rust test-python nats-cli lint fmt coverage bench bench-executor bench-pipeline bench-reflex train-screen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,10 @@ bench-pipeline: .venv/installed target/release/octollm-executor target/bench/pee
 bench-reflex: .venv/installed ## Measure the screen in process and reflex under load beside a bare handler (needs wrk; five minutes)
 	cargo build --locked --release -p octollm-reflex --bins --examples
 	$(PY) -m bench.reflex $(if $(QUICK),--seconds 5)
+
+train-screen: .venv/installed ## Train the injection model again (OCTO_EVAL_DIR: folder of the dev data)
+	$(PY) -m bench.screen.corpus
+	$(PY) -m bench.screen.train
 
 clean: ## Remove what was built and installed; data in .octo is kept
 	cargo clean

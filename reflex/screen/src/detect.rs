@@ -90,9 +90,8 @@ pub(crate) fn injections(original: &str, readings: &[Reading<'_>], ruleset: &Rul
                 range: reading.origin(&range),
             }));
         }
-        if let Some(model) = &ruleset.model
-            && let Some(window) = model.worst(reading.text())
-        {
+        let model = ruleset.model;
+        if let Some(window) = model.worst(reading.text()) {
             worst = worst.max(Some(window.logit));
             found.extend(model.severity(window.logit).map(|severity| Sign {
                 family: Family::Learned,

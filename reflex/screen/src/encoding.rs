@@ -1,4 +1,4 @@
-//! Encodings of whole texts within a text: base64 and hexadecimal.
+//! Encodings of whole texts within a text: base64, hexadecimal and binary.
 
 use std::ops::Range;
 
@@ -46,6 +46,46 @@ pub(crate) fn decoded(text: &str) -> Vec<(Range<usize>, String)> {
         at += length.max(1);
     }
     found.extend(decoded_pairs(text));
+    found.extend(decoded_bits(text));
+    found
+}
+
+/// The texts of which every byte stands as eight binary digits, one space apart: `01101000 01101001`.
+fn decoded_bits(text: &str) -> Vec<(Range<usize>, String)> {
+    let bytes = text.as_bytes();
+    let word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+    let octet = |at: usize| -> Option<u8> {
+        let digits = bytes.get(at..at + 8)?;
+        let bit = |value: u8, digit: &u8| match digit {
+            b'0' | b'1' => Some(value << 1 | (digit - b'0')),
+            _ => None,
+        };
+        let value = digits.iter().try_fold(0, bit)?;
+        let alone = (at == 0 || !word(at - 1)) && !word(at + 8);
+        alone.then_some(value)
+    };
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + 8 < bytes.len() {
+        let Some(first) = octet(at) else {
+            at += 1;
+            continue;
+        };
+        let mut values = vec![first];
+        let mut end = at + 8;
+        while bytes.get(end) == Some(&b' ')
+            && let Some(value) = octet(end + 1)
+        {
+            values.push(value);
+            end += 9;
+        }
+        if (MIN_HEX / 2..=MAX_ENCODED).contains(&values.len())
+            && let Some(inner) = readable(values)
+        {
+            found.push((at..end, inner));
+        }
+        at = end;
+    }
     found
 }
 
@@ -144,6 +184,11 @@ mod tests {
                 Some((2..46, "ada@example.org")),
             ),
             ("a:61:64:61:40:65:78:61", Some((2..22, "ada@exa"))),
+            (
+                "x 01100001 01100100 01100001 01000000 01100101 01111000 01100001",
+                Some((2..64, "ada@exa")),
+            ),
+            ("00000000 11111111 00000000", None),
             ("00:1a:2b:3c:4d:5e:6f:70", None),
             ("61 64 61 40", None),
             ("internationalization of everything", None),

@@ -24,6 +24,10 @@ const WINDOWS: [usize; 3] = [16, 48, 128];
 /// A window shorter than this counts as one of this length: three words prove little.
 const MIN_LENGTH: usize = 6;
 
+/// Words of the lexicon in a text that may be read with other letters, and the letters of each: short ones come by chance.
+const MIN_KNOWN: usize = 2;
+const MIN_KNOWN_LETTERS: usize = 4;
+
 /// A thousandth of a logit, the unit of scores before they become a probability.
 pub(crate) type Logit = i32;
 
@@ -96,6 +100,16 @@ impl Model {
         } else {
             None
         }
+    }
+
+    /// Whether there are words in `text` that the lexicon knows. In a text whose letters were put in the place of others for
+    /// no reason there are hardly any, and it need not be scored.
+    pub(crate) fn reads(&self, text: &str) -> bool {
+        let mut known = 0;
+        token::tokens(text, &self.lexicon, |token, letters| {
+            known += usize::from(token.class.is_some() && letters.len() >= MIN_KNOWN_LETTERS);
+        });
+        known >= MIN_KNOWN
     }
 
     /// The worst window of `text`; None if it has no token.

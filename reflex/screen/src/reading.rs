@@ -35,24 +35,32 @@ impl<'t> Reading<'t> {
         readings
     }
 
-    /// Adds the readings in which only words can be read: with letters put back.
+    /// Puts before the readings those in which only words can be read: with letters put back, read backwards or joined. Most texts
+    /// make no sense so, and are no reading then.
     pub(crate) fn substitute(readings: &mut Vec<Self>, ruleset: &Ruleset) {
-        for index in 0..readings.len() {
-            let leetspeak = substitution::has_leetspeak(readings[index].text());
-            readings.push(readings[index].substituted(substitution::rot13, ruleset));
-            if leetspeak {
-                readings.push(readings[index].substituted(substitution::leetspeak, ruleset));
-            }
+        let mut substituted = Vec::new();
+        for reading in &*readings {
+            let view = &reading.view;
+            let leetspeak = substitution::has_leetspeak(view.text());
+            let backwards = substitution::reversed(view.text());
+            let words = substitution::reversed_words(view.text());
+            let views = [
+                Some(view.substituted(substitution::rot13)),
+                leetspeak.then(|| view.substituted(substitution::leetspeak)),
+                Some(view.as_a_whole(backwards)),
+                Some(view.as_a_whole(words)),
+                substitution::joined(view.text()).map(|text| view.as_a_whole(text)),
+            ];
+            let views = views.into_iter().flatten();
+            let sensible = views.filter(|view| ruleset.model.reads(view.text()));
+            substituted.extend(sensible.map(|view| Self {
+                hits: ruleset.literals.find(view.text()),
+                view,
+                encoded: reading.encoded.clone(),
+            }));
         }
-    }
-
-    fn substituted(&self, by: fn(u8) -> u8, ruleset: &Ruleset) -> Self {
-        let view = self.view.substituted(by);
-        Self {
-            hits: ruleset.literals.find(view.text()),
-            view,
-            encoded: self.encoded.clone(),
-        }
+        substituted.append(readings);
+        *readings = substituted;
     }
 
     pub(crate) fn text(&self) -> &str {

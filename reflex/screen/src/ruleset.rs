@@ -22,16 +22,21 @@ const BUILTIN: &[(&str, &str)] = &[
     ("secrets.toml", include_str!("../rules/secrets.toml")),
 ];
 
-/// The files of the built-in model, digested after the rules.
+/// The files of the model, digested after those of the rules.
 const LEXICON: (&str, &str) = ("lexicon.toml", include_str!("../model/lexicon.toml"));
 const MODEL: (&str, &[u8]) = ("injection.bin", include_bytes!("../model/injection.bin"));
 
-static BUILTIN_RULESET: LazyLock<Ruleset> =
-    LazyLock::new(|| match Ruleset::compile(BUILTIN, true) {
-        Ok(ruleset) => ruleset,
-        // The files are compiled in and a test checks them, so this build never passed its tests.
-        Err(error) => panic!("the built-in rules: {error}"),
-    });
+static BUILTIN_MODEL: LazyLock<Model> = LazyLock::new(|| match Model::load(MODEL.1, LEXICON.1) {
+    Ok(model) => model,
+    // As with the rules: both files are compiled in.
+    Err(error) => panic!("the built-in model: {error}"),
+});
+
+static BUILTIN_RULESET: LazyLock<Ruleset> = LazyLock::new(|| match Ruleset::compile(BUILTIN) {
+    Ok(ruleset) => ruleset,
+    // The files are compiled in and a test checks them, so this build never passed its tests.
+    Err(error) => panic!("the built-in rules: {error}"),
+});
 
 /// Why rules can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +66,7 @@ pub struct Ruleset {
     digest: String,
     pub(crate) pii: Vec<PiiRule>,
     pub(crate) injection: Vec<InjectionRule>,
-    pub(crate) model: Option<Model>,
+    pub(crate) model: &'static Model,
     pub(crate) literals: Literals,
     kinds: BTreeSet<String>,
 }
@@ -93,19 +98,20 @@ impl Ruleset {
         &BUILTIN_RULESET
     }
 
-    /// Loads rules from `files`, each a name and its TOML text, all of one version. They stand alone, without a model.
+    /// Loads rules from `files`, each a name and its TOML text, all of one version. The model stands beside them as it
+    /// does beside the built-in ones.
     ///
     /// # Errors
     ///
     /// A file that does not parse, files of different versions, two rules of one id, a pattern whose matches are
     /// unbounded or empty, and a rule that misses one of its positive examples or matches a negative one.
     pub fn load(files: &[(&str, &str)]) -> Result<Self, RulesetError> {
-        let ruleset = Self::compile(files, false)?;
+        let ruleset = Self::compile(files)?;
         ruleset.check_examples()?;
         Ok(ruleset)
     }
 
-    fn compile(files: &[(&str, &str)], with_model: bool) -> Result<Self, RulesetError> {
+    fn compile(files: &[(&str, &str)]) -> Result<Self, RulesetError> {
         let mut version: Option<String> = None;
         let mut hash = Sha256::new();
         let (mut pii, mut injection, mut ids) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -161,17 +167,8 @@ impl Ruleset {
                 });
             }
         }
-        let model = if with_model {
-            digest(&mut hash, LEXICON.0, LEXICON.1.as_bytes());
-            digest(&mut hash, MODEL.0, MODEL.1);
-            let loaded = Model::load(MODEL.1, LEXICON.1);
-            Some(loaded.map_err(|message| RulesetError::File {
-                file: MODEL.0.to_owned(),
-                message,
-            })?)
-        } else {
-            None
-        };
+        digest(&mut hash, LEXICON.0, LEXICON.1.as_bytes());
+        digest(&mut hash, MODEL.0, MODEL.1);
         let kinds = pii
             .iter()
             .map(|rule| rule.source.kind.clone())
@@ -189,7 +186,7 @@ impl Ruleset {
             digest: hex::encode(hash.finalize()),
             pii,
             injection,
-            model,
+            model: &BUILTIN_MODEL,
             kinds,
         })
     }

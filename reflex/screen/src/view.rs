@@ -73,6 +73,22 @@ impl<'t> View<'t> {
         }
     }
 
+    /// Another text for all of this view: every place in it is the whole.
+    pub(crate) fn as_a_whole(&self, text: String) -> View<'static> {
+        let from = match self.text.len() {
+            0 => 0..0,
+            length => self.origin(&(0..length)),
+        };
+        View {
+            text: Cow::Owned(text),
+            pieces: vec![Piece {
+                at: 0,
+                from,
+                verbatim: false,
+            }],
+        }
+    }
+
     /// This view with a text of its own.
     pub(crate) fn into_owned(self) -> View<'static> {
         View {

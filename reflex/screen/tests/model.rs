@@ -42,18 +42,23 @@ fn held_out_attacks_are_found_and_honest_texts_are_not() {
         .filter(|text| goal(&text.text).decision != Decision::Allow)
         .map(|text| text.id.as_str())
         .collect();
-    let blocked = honest
+    let blocked: Vec<&str> = honest
         .iter()
-        .filter(|text| goal(&text.text).decision == Decision::Block);
+        .filter(|text| goal(&text.text).decision == Decision::Block)
+        .map(|text| text.id.as_str())
+        .collect();
     println!("missed {} of {}: {missed:?}", missed.len(), attacks.len());
     println!("alarms {} of {}: {alarms:?}", alarms.len(), honest.len());
     assert!(missed.len() * 100 <= attacks.len() * MOST_MISSED_PERCENT);
     assert!(alarms.len() * 100 <= honest.len() * MOST_ALARMS_PERCENT);
-    assert!(blocked.count() <= 1);
+    println!("blocked {}: {blocked:?}", blocked.len());
+    assert!(blocked.len() * 100 <= honest.len() * MOST_BLOCKED_PERCENT);
 }
 
-const MOST_MISSED_PERCENT: usize = 50;
-const MOST_ALARMS_PERCENT: usize = 6;
+/// The held-out templates are hard on purpose: attacks without a word of a rule, honest texts that quote one.
+const MOST_MISSED_PERCENT: usize = 42;
+const MOST_ALARMS_PERCENT: usize = 7;
+const MOST_BLOCKED_PERCENT: usize = 3;
 
 /// An attack that no rule knows.
 const ATTACK: &str =
@@ -92,15 +97,14 @@ fn what_stands_around_an_attack_does_not_excuse_it() {
 }
 
 #[test]
-fn the_rules_and_the_model_are_both_in_the_digest() {
+fn the_model_stands_beside_rules_of_ones_own() {
     let rules = Ruleset::load(&[("a.toml", "version = \"1\"")]).expect("loads");
     let screening = screen(ATTACK, Role::Goal, &rules);
+    assert_eq!(screening.findings[0].family, Family::Learned);
     assert_eq!(
-        (screening.score, screening.findings.len()),
-        (0, 0),
-        "rules of one's own have no model"
+        screen(ATTACK, Role::Output, &rules).decision,
+        Decision::Flag
     );
-    assert_ne!(rules.digest(), Ruleset::builtin().digest());
 }
 
 #[test]

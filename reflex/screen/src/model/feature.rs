@@ -15,8 +15,6 @@ const FAR: u32 = 9;
 enum Kind {
     Word = 1,
     Pair,
-    Triple,
-    Skip,
     Letters,
     Class,
     ClassFirst,
@@ -31,7 +29,7 @@ enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     position: u32,
-    words: [u32; 3],
+    word: u32,
     class: Option<Class>,
     /// Classed tokens, the latest first.
     classed: [Option<(Class, u32)>; MEMORY],
@@ -41,16 +39,9 @@ impl History {
     /// Calls `each` with the hash of every feature that ends at `token`.
     pub(crate) fn features(&mut self, token: &Token, letters: &[char], mut each: impl FnMut(u32)) {
         let word = token.hash;
-        let [last, second, third] = if token.first { [1, 0, 0] } else { self.words };
+        let last = if token.first { 1 } else { self.word };
         each(mixed(Kind::Word, [word, 0, 0]));
         each(mixed(Kind::Pair, [last, word, 0]));
-        if second != 0 {
-            each(mixed(Kind::Triple, [second, last, word]));
-            each(mixed(Kind::Skip, [second, word, 0]));
-        }
-        if third != 0 {
-            each(mixed(Kind::Skip, [third, word, 0]));
-        }
         for four in letters.windows(4) {
             let [a, b, c, d] = [four[0], four[1], four[2], four[3]].map(u32::from);
             each(mixed(Kind::Letters, [a << 16 ^ b, c << 16 ^ d, 0]));
@@ -63,7 +54,7 @@ impl History {
         if let Some(class) = token.class {
             self.classes(token, class, last, &mut each);
         }
-        self.words = [word, last, second];
+        self.word = word;
         self.class = token.class;
         self.position += 1;
     }
