@@ -57,13 +57,6 @@ impl Globs {
     }
 }
 
-impl Globs {
-    /// Whether the path matches a pattern.
-    pub(crate) fn matches(&self, path: &WorkspacePath) -> bool {
-        self.0.is_match(path.as_str())
-    }
-}
-
 impl Tree {
     /// The regular files whose path matches a pattern, by path.
     pub fn matching<'a>(
