@@ -67,6 +67,6 @@ impl Tree {
             Kind::File { content, .. } => Some((path, content)),
             Kind::Directory { .. } | Kind::Symlink { .. } => None,
         });
-        files.filter(|(path, _)| globs.matches(path))
+        files.filter(|(path, _)| globs.0.is_match(path.as_str()))
     }
 }
