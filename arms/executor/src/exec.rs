@@ -1,4 +1,5 @@
-//! `octo exec`: one action in the sandbox, on the word of whoever sits at this machine. No broker, no database, no keys.
+//! `octo exec`: one action in the sandbox, on the word of whoever sits at this machine. No broker, no database;
+//! the key that signs the answers' receipts is made where there is none.
 //!
 //! A [`Request`] is read strictly, an [`Engine`] runs it with the parts that run a task's steps, and the [`Answer`] is
 //! one JSON document. What is refused here has started nothing.
@@ -10,6 +11,7 @@ mod engine;
 mod environment;
 mod json;
 mod limits;
+mod notary;
 mod request;
 mod space;
 

@@ -156,6 +156,14 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The answer, and the outcome that it tells of.
+    pub(super) fn told(self) -> (Answer, Outcome) {
+        let outcome = Outcome::refused(Failure::new(self.code, self.message));
+        (Answer::of(&outcome), outcome)
+    }
+}
+
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         Self::new(failure.code, failure.message)
@@ -164,10 +172,7 @@ impl From<Failure> for Refusal {
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        Self::of(&Outcome::refused(Failure::new(
-            refusal.code,
-            refusal.message,
-        )))
+        refusal.told().0
     }
 }
 

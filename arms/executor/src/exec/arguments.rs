@@ -1,9 +1,8 @@
 //! The command line of `octo exec`.
 
 use std::error::Error;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Refusal};
 use super::engine::{Admission, Engine};
+use super::notary::{Asked, Notary};
 use super::request::{MAX_REQUEST_BYTES, Request};
 use super::space::{Space, TaskName};
 use crate::policy::Policy;
-use crate::receipt::{Key, KeyError};
+use crate::receipt::Terms;
 use crate::sandbox::namespace::{Namespace, Owner};
 use crate::service::settings::Settings;
+use crate::step::Outcome;
 
 /// Run one action in the sandbox, without broker or planner.
 ///
@@ -46,7 +47,7 @@ pub struct Arguments {
     /// Start programs that the policy does not list: the sandbox alone has to hold them.
     #[arg(long)]
     bypass_policy: bool,
-    /// Where the workspaces of tasks are kept: the directory exec in this one. Without it that of the local stack.
+    /// Where the workspaces of tasks (exec) and the key that signs receipts (keys) are kept. Without it that of the local stack.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
 }
@@ -90,7 +91,7 @@ fn run(arguments: Arguments, request: Request) -> Result<Answer, Refusal> {
         .map_err(internal)?;
     let answer = runtime.block_on(async {
         let stop = stop_signal().map_err(internal)?;
-        answer(arguments, request, &stop).await
+        vouched(arguments, request, &stop).await
     });
     // Whoever waits for another call's lock is not waited for.
     runtime.shutdown_background();
@@ -103,27 +104,52 @@ pub fn misused(misused: &clap::Error) -> ExitCode {
     print(&broken(ErrorCode::InvalidRequest, misused).into())
 }
 
-async fn answer(
+/// The answer with its receipt, a refusal's too. Where policy or key can't be had there is none, and nothing is run.
+async fn vouched(
     arguments: Arguments,
     request: Request,
     stop: &CancellationToken,
 ) -> Result<Answer, Refusal> {
     let invalid = |error: &dyn Error| broken(ErrorCode::InvalidRequest, error);
-    if arguments.backend == Backend::Docker {
-        let problem = "this build has no backend docker; use --backend namespace";
-        return Err(Refusal::new(ErrorCode::SandboxUnavailable, problem));
-    }
     let settings: Settings = config::load("executor").map_err(|error| invalid(&error))?;
     let policy = arguments.policy.as_ref().or(settings.policy.as_ref());
     let policy = Policy::load(policy.map(PathBuf::as_path)).map_err(|error| invalid(&error))?;
-    let directory = match arguments.data_dir {
-        Some(directory) => directory,
+    let directory = match &arguments.data_dir {
+        Some(directory) => directory.clone(),
         None => {
             config::load::<StackSettings>("stack")
                 .map_err(|error| invalid(&error))?
                 .data_dir
         }
     };
+    let terms = Terms {
+        policy: policy.digest().to_owned(),
+        is_policy_bypassed: arguments.bypass_policy,
+        is_degraded_allowed: settings.sandbox_degraded,
+    };
+    let key = settings.receipt_key_file.clone();
+    let notary = Notary::open(
+        &key.unwrap_or_else(|| directory.join("keys").join("receipt.key")),
+        terms,
+    )?;
+    let asked = Asked::of(&request);
+    let answered = answer(arguments, &settings, policy, &directory, request, stop).await;
+    let (answer, outcome) = answered.unwrap_or_else(Refusal::told);
+    notary.sign(answer, &outcome, &asked)
+}
+
+async fn answer(
+    arguments: Arguments,
+    settings: &Settings,
+    policy: Policy,
+    directory: &Path,
+    request: Request,
+    stop: &CancellationToken,
+) -> Result<(Answer, Outcome), Refusal> {
+    if arguments.backend == Backend::Docker {
+        let problem = "this build has no backend docker; use --backend namespace";
+        return Err(Refusal::new(ErrorCode::SandboxUnavailable, problem));
+    }
     let owner = geteuid().is_root().then(|| Owner {
         uid: Uid::from_raw(settings.sandbox_uid),
         gid: Gid::from_raw(settings.sandbox_gid),
@@ -134,15 +160,6 @@ async fn answer(
         policy,
         Arc::new(sandbox.degraded(settings.sandbox_degraded)),
     );
-    let key = settings.receipt_key_file.clone();
-    let key = key.unwrap_or_else(|| directory.join("keys").join("receipt.key"));
-    let engine = match receipt_key(&key) {
-        Ok(key) => engine.signing(key, settings.sandbox_degraded),
-        Err(error) => {
-            eprintln!("octo exec: there will be no receipt: {error}");
-            engine
-        }
-    };
     let admission = if arguments.bypass_policy {
         eprintln!("octo exec: the policy is bypassed; only the sandbox holds the programs");
         Admission::Unlisted
@@ -150,8 +167,8 @@ async fn answer(
         Admission::Listed
     };
     let task = arguments.task;
-    let opening =
-        tokio::task::spawn_blocking(move || Space::open(&directory.join("exec"), task.as_ref()));
+    let directory = directory.join("exec");
+    let opening = tokio::task::spawn_blocking(move || Space::open(&directory, task.as_ref()));
     let space = tokio::select! {
         opened = opening => opened
             .map_err(io::Error::other)
@@ -163,18 +180,6 @@ async fn answer(
         }
     };
     Ok(engine.run(request, &space, admission, stop).await)
-}
-
-/// The stack's key where there is one; else it is made.
-fn receipt_key(path: &Path) -> Result<Key, KeyError> {
-    if let Some(directory) = path.parent() {
-        // What is wrong with it, the key's making will tell.
-        let _ = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory);
-    }
-    Key::load_or_make(path)
 }
 
 /// The request's text, and one byte more than it may have, if it has as much.

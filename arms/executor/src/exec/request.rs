@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::Refusal;
+use super::json;
 use super::limits::LimitsRequest;
-use super::{environment, json};
 use crate::action::Action;
 use crate::workspace::{Entry, Globs, WorkspacePath};
 
@@ -25,7 +25,7 @@ pub struct Request {
     pub action_value: Value,
     /// What lies in the workspace before.
     pub files: Vec<Entry>,
-    /// Variables besides the sandbox's own.
+    /// Variables besides the sandbox's own; the engine checks them.
     pub environment: BTreeMap<String, String>,
     /// The working directory; none is the workspace itself.
     pub cwd: Option<WorkspacePath>,
@@ -87,7 +87,7 @@ impl Request {
     /// Reads a request.
     ///
     /// # Errors
-    /// `PAYLOAD_TOO_LARGE` and `INVALID_REQUEST`, and `POLICY_DENIED` for a variable that is denied.
+    /// `PAYLOAD_TOO_LARGE` and `INVALID_REQUEST`.
     pub fn parse(text: &[u8]) -> Result<Self, Refusal> {
         if text.len() > MAX_REQUEST_BYTES {
             return Err(Refusal::new(
@@ -113,7 +113,6 @@ impl Request {
         .map_err(|problem| invalid(&problem))?;
         let action = Action::parse(&action_value)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
-        environment::check(&form.env)?;
         let collect = collect(&form.collect).map_err(|problem| invalid(&problem))?;
         let limits = limits(form.limits, form.timeout_s).map_err(|problem| invalid(&problem))?;
         Ok(Self {

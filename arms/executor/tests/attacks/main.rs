@@ -172,7 +172,7 @@ async fn run(case: &Case, engine: &Engine, host: &Host, admission: Admission) ->
         let never = &never;
         async move {
             match Request::parse(request.as_bytes()) {
-                Ok(request) => engine.run(request, space, admission, never).await,
+                Ok(request) => engine.run(request, space, admission, never).await.0,
                 Err(refusal) => Answer::from(refusal),
             }
         }
@@ -184,7 +184,8 @@ async fn run(case: &Case, engine: &Engine, host: &Host, admission: Admission) ->
         let request = Request::parse(host.fill(before, &marker).as_bytes()).unwrap();
         let answer = engine
             .run(request, &space, Admission::Unlisted, &never)
-            .await;
+            .await
+            .0;
         if answer.code.is_some() {
             problems.push(format!("what comes before failed: {answer:?}"));
         }
