@@ -36,7 +36,7 @@ $(BUILD)/octollm-executor: Cargo.lock Cargo.toml $(RUST_SOURCES)
 
 # The quick build: a newcomer should not wait for the optimiser.
 demo: .venv/installed $(BUILD)/octollm-executor ## Start everything, run nine tasks, check each against the log
-	OCTO_BIN_DIR=$(BUILD) $(BIN)/octo demo
+	OCTO_BIN_DIR=$(abspath $(BUILD)) $(BIN)/octo demo
 
 up: .venv/installed target/release/octollm-executor ## Start everything and keep it running
 	$(BIN)/octo up
@@ -56,7 +56,7 @@ $(BUILD)/examples/log: Cargo.lock Cargo.toml $(RUST_SOURCES)
 	@touch $@
 
 test-python: .venv/installed $(BUILD)/octollm-executor $(BUILD)/examples/log nats-cli
-	OCTO_BIN_DIR=$(BUILD) $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+	OCTO_BIN_DIR=$(abspath $(BUILD)) $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: .venv/installed ## Check formats, types, lints, and that generated code follows the schemas
 	$(BIN)/ruff format --check .

@@ -50,9 +50,10 @@ def test_our_services_are_confined(name: str) -> None:
 def test_variables_follow_the_configuration_scheme(name: str) -> None:
     for variable in SERVICES[name]["environment"]:
         assert variable.startswith("OCTO_")
-        section, key = variable.removeprefix("OCTO_").split("__")
+        section, *keys = variable.removeprefix("OCTO_").split("__")
         assert section.lower() in SECTIONS
-        assert key.isupper()
+        assert keys, variable
+        assert all(key.isupper() for key in keys), variable
 
 
 @pytest.mark.parametrize(

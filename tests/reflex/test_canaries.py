@@ -90,8 +90,10 @@ def plain_broker(store: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     arguments = ["-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(store)]
     with subprocess.Popen([nats_server.find(None), *arguments], stderr=subprocess.DEVNULL) as server:
-        yield f"nats://127.0.0.1:{port}"
-        server.terminate()
+        try:
+            yield f"nats://127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 @asynccontextmanager
