@@ -44,7 +44,7 @@ up: .venv/installed target/release/octollm-executor ## Start everything and keep
 test: test-rust test-python ## Run every test
 
 test-rust: .venv/installed
-	cargo test --locked --workspace --all-features --quiet
+	cargo test --locked --workspace --all-features --quiet --no-fail-fast
 
 # CI builds it, or fails; elsewhere Go may be missing, or its modules out of reach.
 nats-cli:

@@ -93,7 +93,7 @@ fn every_error_names_its_place_and_its_limit() {
         (
             step(json!({ "kind": "shell" })),
             "/plan/steps/0/action/kind",
-            "must be one of check, command, file",
+            "must be one of check, command, file, http, script",
         ),
         (
             step(json!({ "kind": "command" })),
