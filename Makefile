@@ -52,7 +52,7 @@ nats-cli:
 
 # The log as Rust writes it, for tests of both languages.
 $(BUILD)/examples/log: Cargo.lock Cargo.toml $(RUST_SOURCES)
-	cargo build --locked -p octollm-events --all-features --example log
+	cargo build --locked --workspace --all-features --example log
 	@touch $@
 
 test-python: .venv/installed $(BUILD)/octollm-executor $(BUILD)/examples/log nats-cli
