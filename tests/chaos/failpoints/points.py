@@ -14,6 +14,16 @@ POINTS: dict[str, tuple[str, ...]] = {
         "answered",
         "recovered",
     ),
-    "executor": ("taken", "claimed", "started", "ended", "settled", "late", "receipt_kept", "answered"),
+    "executor": (
+        "taken",
+        "claimed",
+        "started",
+        "ended",
+        "snapshot_kept",
+        "settled",
+        "late",
+        "receipt_kept",
+        "answered",
+    ),
     "projections": ("read", "written", "committed"),
 }
