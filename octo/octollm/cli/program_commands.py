@@ -23,6 +23,7 @@ def screen(ctx: typer.Context) -> None:
 
 def _become(program: str, subcommand: str, ctx: typer.Context) -> None:
     import os
+    import sys
 
     from octollm.cli.failure import Exit, Failure
     from octollm.stack import StackOptions
@@ -30,7 +31,9 @@ def _become(program: str, subcommand: str, ctx: typer.Context) -> None:
     from octollm.stack.services import find
 
     try:
-        argv = find((program, subcommand, *ctx.args), StackOptions().bin_dir)
+        # Not the context's arguments: `--` is missing there, which means something to the program.
+        given = sys.argv[sys.argv.index(str(ctx.info_name)) + 1 :]
+        argv = find((program, subcommand, *given), StackOptions().bin_dir)
     except Missing as missing:
         hint = "build the programs with `cargo build --release`, or say where they are (OCTO_BIN_DIR)"
         raise Failure(str(missing), hint, Exit.INFRASTRUCTURE) from missing
