@@ -7,7 +7,6 @@
 use base64::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::criterion::Criterion;
 use crate::http;
@@ -67,16 +66,6 @@ impl Action {
         }
         Ok(action)
     }
-}
-
-/// SHA-256 of the action's canonical form (RFC 8785), lower-case hex.
-///
-/// # Errors
-/// A value that has no canonical form (a number that is not finite in IEEE 754).
-pub fn digest(action: &Value) -> Result<String, InvalidAction> {
-    let canonical = serde_json_canonicalizer::to_vec(action)
-        .map_err(|error| InvalidAction(error.to_string()))?;
-    Ok(hex::encode(Sha256::digest(canonical)))
 }
 
 /// A pipeline of programs.
@@ -417,19 +406,6 @@ mod tests {
                 content: vec![0, 255],
                 mode: Some(Mode(0o600))
             }
-        );
-    }
-
-    #[test]
-    fn the_digest_ignores_order_and_spelling_of_members() {
-        let one: Value =
-            serde_json::from_str(r#"{"kind":"command","pipeline":[["echo","\u0061"]]}"#).unwrap();
-        let other: Value =
-            serde_json::from_str(r#"{ "pipeline": [["echo", "a"]], "kind": "command" }"#).unwrap();
-        assert_eq!(digest(&one).unwrap(), digest(&other).unwrap());
-        assert_ne!(
-            digest(&one).unwrap(),
-            digest(&json!({"kind": "command", "pipeline": [["echo", "b"]]})).unwrap()
         );
     }
 }
